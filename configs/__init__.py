@@ -1,0 +1,1 @@
+"""Data only: shipped configurations and constraints.txt, as genmad.configs."""

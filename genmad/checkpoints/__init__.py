@@ -1,0 +1,1 @@
+"""Data only: the checkpoints that ship with the package."""

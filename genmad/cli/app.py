@@ -1,0 +1,84 @@
+"""The commands joined, and the one place where errors become messages and exit codes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+from genmad.cli.check import check
+from genmad.cli.diff import diff
+from genmad.cli.edit import edit
+from genmad.cli.eval import evaluate
+from genmad.cli.export import export
+from genmad.cli.inspect import inspect
+from genmad.cli.output import emit_json, show_error
+from genmad.ir.diagnostics import GenmadError
+
+app = typer.Typer(
+    name="genmad", add_completion=False, no_args_is_help=True, rich_markup_mode=None,
+    pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
+    help="Edit neural network architectures by a sentence.",
+)  # fmt: skip
+COMMANDS: dict[str, Callable[..., int]] = {
+    "edit": edit, "inspect": inspect, "check": check, "diff": diff, "export": export, "eval": evaluate,
+}  # fmt: skip
+for _name, _function in COMMANDS.items():
+    app.command(_name)(_function)
+
+
+@app.callback(invoke_without_command=True)
+def _top(version: bool = typer.Option(False, "--version", help="Print the version.", is_eager=True)) -> None:
+    if version:
+        from genmad import __version__
+
+        typer.echo(f"genmad {__version__}")
+        raise typer.Exit
+
+
+def run(argv: list[str] | None = None) -> int:
+    """Runs one command; the exit code. Every `GenmadError` is a message and its own code."""
+    words = sys.argv[1:] if argv is None else argv
+    as_json = "--json" in words
+    try:
+        code = app(args=words, prog_name="genmad", standalone_mode=False)
+    except typer.TyperException as error:
+        return _usage(error, as_json)
+    except GenmadError as error:
+        return _report(error, as_json)
+    except typer.Abort:
+        return 130
+    except Exception as error:
+        if as_json:
+            _emit_unexpected(error)
+        raise
+    return code if isinstance(code, int) else 0
+
+
+def _report(error: GenmadError, as_json: bool) -> int:
+    if as_json:
+        from genmad.report import error_json
+
+        emit_json(error_json(error))
+    else:
+        show_error(error)
+    return error.exit_code
+
+
+def _usage(error: Any, as_json: bool) -> int:
+    code = int(getattr(error, "exit_code", 2))
+    if not as_json:
+        error.show(file=sys.stderr)
+        return code
+    fix = "genmad --help lists the commands and their options"
+    detail = {"where": "command line", "got": error.format_message(), "expected": "", "fix": fix, "exit_code": code}
+    emit_json({"status": "error", "error": detail})
+    return code
+
+
+def _emit_unexpected(error: Exception) -> None:
+    got = f"{type(error).__name__}: {error}"
+    fix = "this is a bug in genmad; the traceback is on stderr"
+    emit_json({"status": "error", "error": {"where": "genmad", "got": got, "expected": "", "fix": fix, "exit_code": 1}})

@@ -1,0 +1,52 @@
+"""`genmad eval NAME`: one of the evaluations, as one JSON object or as a table."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from genmad.cli.options import Json
+from genmad.cli.output import Progress, emit_json, quiet_stdout, show
+
+
+def evaluate(
+    name: Annotated[str, typer.Argument(help="Which evaluation; `list` names them.")],
+    quick: Annotated[bool, typer.Option("--quick", help="A small version, for continuous integration.")] = False,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the requests that are drawn.", min=0)] = 0,
+    n: Annotated[int | None, typer.Option("--n", help="How many items.", min=1)] = None,
+    as_json: Json = False,
+) -> int:
+    """Measure the generator: metrics, baselines and failures."""
+    from importlib import import_module
+
+    registry: dict[str, str] = dict(import_module("genmad.evals").EVALS)
+    if name == "list" and not as_json:
+        show(*registry)
+        return 0
+    if name not in registry:
+        raise _unknown(name, list(registry))
+    with quiet_stdout(as_json), Progress().running(f"eval {name}"):
+        result: dict[str, Any] = import_module(registry[name]).run(quick=quick, seed=seed, n=n)
+    if as_json:
+        emit_json(result)
+    else:
+        show(*_lines(result))
+    return 0
+
+
+def _unknown(name: str, known: list[str]) -> Exception:
+    from genmad.ir.diagnostics import Diagnostic
+    from genmad.report import UsageError
+
+    return UsageError(Diagnostic(where="genmad eval", got=name, expected=f"one of {', '.join(known)}"))
+
+
+def _lines(result: dict[str, Any]) -> list[str]:
+    head = f"{result.get('name')}: n={result.get('n')}, split={result.get('split')}, seed={result.get('seed')}"
+    lines = [head, *(f"  {key}: {value:.4g}" for key, value in result.get("metrics", {}).items())]
+    for name, metrics in result.get("baselines", {}).items():
+        lines += [f"baseline {name}", *(f"  {key}: {value:.4g}" for key, value in metrics.items())]
+    for failure in result.get("failures", [])[:10]:
+        lines.append(f"failure: {failure}")
+    return lines

@@ -1,0 +1,1 @@
+"""Prompts and numeric targets as embeddings."""

@@ -1,0 +1,1 @@
+"""The corpus: graphs, deduplication by canonical hash, splits by model family."""

@@ -1,0 +1,201 @@
+"""`genmad eval edits`: does the model do what a sentence asks, on families and in phrasings that it never saw?"""
+
+import random
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from genmad.evals.edit_trials import EditorLike, Outcome, Sampler, Trial, attempt, draw_trials
+from genmad.evals.held_out import held_out_families, read_config, small_graphs
+from genmad.evals.report import CpuClock, EvalReport, commit, fraction, use_one_thread
+from genmad.ir.graph import Graph
+
+ABLATIONS = {"no_text": "text", "no_structure": "structure"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EditEvalConfig:
+    """configs/eval_edits.yaml; see the comments there."""
+
+    requests: int
+    requests_quick: int
+    variants_per_family: int
+    ambiguous_from: float
+    execute_ablations: bool
+    failures: int
+
+
+def run(
+    quick: bool = False,
+    seed: int = 0,
+    n: int | None = None,
+    checkpoint: str | None = None,
+    *,
+    editor: EditorLike | None = None,
+    graphs: Mapping[str, Sequence[Graph]] | None = None,
+    sample: Sampler | None = None,
+) -> dict[str, Any]:
+    """The report as a JSON object; `editor`, `graphs` and `sample` stand in for the real ones in tests."""
+    clock, threads = CpuClock(), use_one_thread()
+    config = read_config("eval_edits.yaml", EditEvalConfig)
+    count = n or (config.requests_quick if quick else config.requests)
+    graphs = graphs or small_graphs(held_out_families(), config.variants_per_family, seed, say=_say)
+    trials = list(draw_trials(graphs, sample or _sampler(), count=count, rng=random.Random(seed)))
+    editor = editor or _editor(checkpoint)
+    outcomes = _attempt_all("full", editor, trials, config, seed, execute=True)
+    baselines = {}
+    for name, ablate in ABLATIONS.items():
+        found = _attempt_all(name, editor, trials, config, seed, execute=config.execute_ablations, ablate=ablate)
+        baselines[name] = metrics_of(found)
+    return EvalReport(
+        name="edits",
+        commit=commit(),
+        seed=seed,
+        n=len(outcomes),
+        split=f"held-out families ({', '.join(graphs)}), half of the requests in held-out phrasings",
+        threads=threads,
+        cpu_seconds=clock.seconds(),
+        metrics=metrics_of(outcomes),
+        baselines=baselines,
+        breakdown=breakdown_of(outcomes),
+        failures=failures_of(outcomes, config.failures),
+        quick=quick,
+    ).to_json()
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _editor(checkpoint: str | None) -> EditorLike:
+    from genmad.sampling import Editor
+
+    editor: EditorLike = Editor.from_pretrained(checkpoint)
+    return editor
+
+
+def _sampler() -> Sampler:
+    from genmad.intents.library import sample_example
+
+    sampler: Sampler = sample_example
+    return sampler
+
+
+def problems(graph: Graph) -> tuple[str, ...]:
+    """Why a graph does not pass level 5 (a forward pass in torch and one in ONNX Runtime that agree); empty when it does."""
+    from genmad.ops import OPSET
+    from genmad.validate import Level, validate
+
+    return tuple(str(item) for item in validate(graph, OPSET, Level.EXECUTABLE).diagnostics)
+
+
+def _attempt_all(
+    name: str,
+    editor: EditorLike,
+    trials: Sequence[Trial],
+    config: EditEvalConfig,
+    seed: int,
+    *,
+    execute: bool,
+    ablate: str = "",
+) -> tuple[Outcome, ...]:
+    """Every request put to the editor, with a line of progress now and then."""
+    from genmad.ops import OPSET
+
+    out: list[Outcome] = []
+    start = time.monotonic()
+    for index, trial in enumerate(trials):
+        outcome = attempt(
+            editor,
+            trial,
+            OPSET,
+            problems if execute else None,
+            seed=seed + index,
+            ambiguous_from=config.ambiguous_from,
+            ablate=ablate,
+        )
+        out.append(outcome)
+        if (index + 1) % 20 == 0 or index + 1 == len(trials):
+            good = sum(o.success for o in out)
+            _say(f"{name}: {index + 1}/{len(trials)} requests, {good} met, {time.monotonic() - start:.0f} s")
+    return tuple(out)
+
+
+def _rate(outcomes: Iterable[Outcome], hit: Callable[[Outcome], bool]) -> float:
+    found = [hit(outcome) for outcome in outcomes]
+    return fraction(sum(found), len(found))
+
+
+def metrics_of(outcomes: Sequence[Outcome]) -> dict[str, float]:
+    """The figures of the issue, flat.
+
+    `executes` and `untouched` are shares of what was emitted, `success` and `false_refused` of the requests that can be
+    met, `refused` of those that cannot; `unseen_drop` is success in seen phrasings less success in held-out ones.
+    """
+    possible = [o for o in outcomes if o.possible]
+    impossible = [o for o in outcomes if not o.possible]
+    seen = _rate([o for o in possible if o.seen], lambda o: o.success)
+    unseen = _rate([o for o in possible if not o.seen], lambda o: o.success)
+    tried = [o for o in outcomes if o.executes is not None]
+    judged = [o for o in possible if o.untouched is not None]
+    return {
+        "executes": _rate(tried, lambda o: bool(o.executes)),
+        "success": _rate(possible, lambda o: o.success),
+        "untouched": _rate(judged, lambda o: bool(o.untouched)),
+        "refused": _rate(impossible, lambda o: o.success),
+        "false_refused": _rate(possible, lambda o: o.status == "refused"),
+        "unseen_drop": round(seen - unseen, 4),
+        "success_seen": seen,
+        "success_unseen": unseen,
+        "emitted": fraction(sum(o.emitted for o in outcomes), len(outcomes)),
+        "asked_back": _rate(outcomes, lambda o: o.asked_back),
+        "num_possible": len(possible),
+        "num_impossible": len(impossible),
+    }
+
+
+def breakdown_of(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Numbers and shares by intent, by family and by the reason for which a request cannot be met."""
+    possible = [o for o in outcomes if o.possible]
+    impossible = [o for o in outcomes if not o.possible]
+    return {
+        "intent": _table(possible, lambda o: o.request.intent),
+        "family": _table(possible, lambda o: o.family),
+        "refusal": _table(impossible, lambda o: o.request.refusal),
+        "refusal_intent": _table(impossible, lambda o: o.request.intent),
+    }
+
+
+def _table(outcomes: Iterable[Outcome], group: Callable[[Outcome], str]) -> dict[str, Any]:
+    groups: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        groups.setdefault(group(outcome), []).append(outcome)
+    table = {}
+    for name, members in sorted(groups.items()):
+        row: dict[str, Any] = {"n": len(members), "success": _rate(members, lambda o: o.success)}
+        if members[0].possible:
+            row["untouched"] = _rate([o for o in members if o.untouched is not None], lambda o: bool(o.untouched))
+            row["false_refused"] = _rate(members, lambda o: o.status == "refused")
+        table[name] = row
+    return table
+
+
+def failures_of(outcomes: Iterable[Outcome], count: int) -> tuple[dict[str, Any], ...]:
+    """The worst failures, worst first."""
+    bad = sorted((o for o in outcomes if not o.success or o.executes is False), key=lambda o: o.severity)
+    return tuple(
+        {
+            "prompt": o.prompt,
+            "family": o.family,
+            "intent": o.request.intent,
+            "phrasing": o.phrasing,
+            "expected": o.request.refusal or "ok",
+            "got": o.status if o.executes is not False else f"{o.status}, does not run",
+            "confidence": o.confidence,
+            "reasons": list(o.reasons[:3]),
+            "steps": list(o.steps[:8]),
+        }
+        for o in bad[:count]
+    )

@@ -1,0 +1,117 @@
+"""What evaluations are made on: the families that training never sees, and settings read from `configs/`."""
+
+import difflib
+import random
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from genmad.ir.diagnostics import Diagnostic, GenmadError
+from genmad.ir.graph import Graph
+
+if TYPE_CHECKING:
+    from genmad.data.families import Size
+
+T = TypeVar("T")
+CORPUS = "corpus.yaml"
+
+
+class EvalConfigError(GenmadError):
+    """A config of an evaluation that cannot be used."""
+
+    exit_code = 2
+
+
+def _read(name: str) -> dict[str, Any]:
+    import yaml
+
+    try:
+        data = yaml.safe_load(files("genmad.configs").joinpath(name).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise EvalConfigError(
+            str(Diagnostic(where=f"configs/{name}", got=str(error), expected="a YAML file"))
+        ) from error
+    if not isinstance(data, dict):
+        got = type(data).__name__
+        raise EvalConfigError(str(Diagnostic(where=f"configs/{name}", got=got, expected="names and values")))
+    return data
+
+
+def read_config(name: str, kind: type[T]) -> T:
+    """A config as a value of the dataclass `kind`. Raises `EvalConfigError` naming every unknown or missing key."""
+    data = _read(name)
+    known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+    problems = []
+    for key in data:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, 1)
+            fix = f"did you mean {near[0]}?" if near else ""
+            problems.append(Diagnostic(where=f"configs/{name}", got=f"key {key!r}", expected=", ".join(known), fix=fix))
+    for key in known:
+        if key not in data:
+            problems.append(Diagnostic(where=f"configs/{name}", got=f"no {key}", expected=f"a value for {key}"))
+    if problems:
+        raise EvalConfigError("\n".join(str(problem) for problem in problems))
+    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in data.items()})
+
+
+def held_out_families() -> tuple[str, ...]:
+    """The families that training never sees, as `configs/corpus.yaml` names them. Raises `EvalConfigError`."""
+    data = _read(CORPUS)
+    names = data.get("held_out", data.get("heldout"))
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        where, expected = f"configs/{CORPUS}", "held_out: a list of families"
+        raise EvalConfigError(str(Diagnostic(where=where, got=f"held_out: {names!r}", expected=expected)))
+    return tuple(names)
+
+
+def small_size(rng: random.Random) -> "Size":
+    """Narrow, so that one forward pass is quick, and of any depth, so that "layer 7" is asked for too."""
+    from genmad.data.families import Size
+
+    heads = rng.choice((2, 4, 8))
+    return Size(
+        depth=rng.choice((2, 3, 4, 6, 8, 12)),
+        heads=heads,
+        head_dim=rng.choice((8, 16)),
+        kv_heads=rng.choice([k for k in (1, 2, 4, heads) if heads % k == 0]),
+        ffn=rng.choice((64, 96, 128)),
+        image=rng.choice((32, 64)),
+        activation=rng.choice(("gelu", "relu", "silu")),
+        window=rng.choice((5, 16, 64)),
+        labels=rng.choice((7, 10)),
+    )
+
+
+def small_graphs(
+    families: Iterable[str], per_family: int, seed: int, *, say: Callable[[str], None], skip_missing: bool = False
+) -> Mapping[str, tuple[Graph, ...]]:
+    """Small graphs of each family. A variant that cannot be imported is said and left out.
+
+    Raises `EvalConfigError` for a family of which there is no graph at all, unless `skip_missing`.
+    """
+    from genmad.data.families import FAMILIES
+    from genmad.importers.from_hf import import_config
+
+    wanted = tuple(families)
+    known = {family.model_type: family for family in FAMILIES}
+    found: dict[str, list[Graph]] = {name: [] for name in wanted}
+    why: dict[str, str] = {}
+    for name in (name for name in wanted if name in known):
+        rng = random.Random(f"{name} {seed}")
+        for _ in range(per_family):
+            overrides = dict(known[name].config(small_size(rng)))
+            try:
+                found[name].append(import_config(known[name].make_config(overrides)).graph)
+            except Exception as error:  # one model that does something odd must not end an evaluation
+                why[name] = f"{type(error).__name__}: {error}"[:300]
+                say(f"{name} {overrides} is left out: {why[name]}")
+    empty = [name for name, graphs in found.items() if not graphs]
+    if empty and not skip_missing:
+        got = "; ".join(f"{name} ({why.get(name, 'unknown family')})" for name in empty)
+        raise EvalConfigError(
+            str(Diagnostic(where="held-out families", got=f"no graph of {got}", expected="one or more"))
+        )
+    say(f"{sum(map(len, found.values()))} graphs of {len(found)} held-out families")
+    return {name: tuple(graphs) for name, graphs in found.items()}

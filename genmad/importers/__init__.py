@@ -1,0 +1,1 @@
+"""Where a graph comes from: torch modules, ONNX files, transformers models."""

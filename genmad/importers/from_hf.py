@@ -1,0 +1,410 @@
+"""Where models come from: transformers types and ids, local folders, `package.module:function`, ONNX files."""
+
+import contextlib
+import difflib
+import importlib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from genmad.importers.from_torch import ModuleParameters, from_torch
+from genmad.importers.report import Imported, SourceError, UnsupportedError
+from genmad.ir.diagnostics import Diagnostic, GenmadError
+
+_PICKLES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt")
+# Tried in this order; a config type that has a masked-LM head and is no decoder is an encoder.
+_HEADS = (
+    "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES", "MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES",
+    "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES", "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
+    "MODEL_FOR_MASKED_LM_MAPPING_NAMES", "MODEL_MAPPING_NAMES",
+)  # fmt: skip
+# Encoders whose config type also has a causal head for use as a decoder.
+_ENCODERS = frozenset({
+    "albert", "bert", "big_bird", "camembert", "data2vec-text", "electra", "ernie", "megatron-bert", "mpnet", "rembert",
+    "roberta", "roberta-prelayernorm", "roformer", "roc_bert", "xlm-roberta", "xlm-roberta-xl", "xmod", "modernbert",
+})  # fmt: skip
+
+
+def load_source(
+    source: str, *, inputs: list[str] | tuple[str, ...] = (), weights: bool = True, seed: int = 0,
+    config_overrides: Mapping[str, Any] | None = None,
+) -> Imported:  # fmt: skip
+    """Imports whatever `source` names.
+
+    Args:
+        source: a transformers model type or id (`gpt2`, `openai-community/gpt2`), a folder with config.json, a `.onnx`
+            file, or `package.module:function` that gives an nn.Module.
+        inputs: `name=1x3x224x224:float32` for a module's forward.
+        weights: False imports the structure only.
+        seed: for random weights.
+        config_overrides: fields of a transformers config that are set before the model is built.
+
+    Raises:
+        SourceError: the source cannot be read.
+        UnsupportedError: it can be read but not expressed.
+    """
+    path = Path(source)
+    if path.suffix.lower() in _PICKLES:
+        raise SourceError(Diagnostic(
+            where=source, got="a pickle, which runs code when it is loaded", expected="weights as safetensors",
+            fix="save them with safetensors.torch.save_model and name the folder with config.json",
+        ))  # fmt: skip
+    if path.suffix.lower() == ".onnx":
+        return _from_onnx_file(source, weights)
+    if path.is_dir():
+        return _from_folder(path, weights, seed, config_overrides or {})
+    if re.fullmatch(r"[\w.]+:[\w.]+", source):
+        return _from_function(source, inputs, weights)
+    return _from_library(source, weights, seed, config_overrides or {})
+
+
+def _from_onnx_file(source: str, weights: bool) -> Imported:
+    from genmad.importers.from_onnx import from_onnx
+
+    graph, arrays, report = from_onnx(source)
+    if not weights:
+        return Imported(graph=graph, report=replace(report, weights="none"), parameters={})
+    return Imported(graph=graph, report=report, parameters=ArrayParameters(arrays))
+
+
+class ArrayParameters(Mapping[str, Tensor]):
+    """Arrays as tensors, each copied once when asked for: mapped files are read-only, and a tensor may be trained."""
+
+    def __init__(self, arrays: Mapping[str, Any]) -> None:
+        self._arrays = arrays
+        self._made: dict[str, Tensor] = {}
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._made:
+            self._made[name] = torch.from_numpy(self._arrays[name].copy())
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+
+# Transformers.
+
+
+def model_type_of(source: str) -> str:
+    """The config type that an id or type names. Raises `SourceError` with the nearest names."""
+    from transformers import CONFIG_MAPPING
+
+    known = list(CONFIG_MAPPING.keys())
+    name = source.rsplit("/", 1)[-1].lower()
+    plain = {re.sub(r"[-_]", "", key): key for key in known}
+    if name in known:
+        return name
+    if re.sub(r"[-_]", "", name) in plain:
+        return plain[re.sub(r"[-_]", "", name)]
+    prefixes = sorted((key for key in known if len(key) > 2 and re.match(rf"{re.escape(key)}(?![a-z])", name)), key=len)
+    if "/" in source and prefixes:
+        return prefixes[-1]
+    near = difflib.get_close_matches(name, known, n=4, cutoff=0.5) or prefixes[-3:]
+    raise SourceError(Diagnostic(
+        where=source, got="an unknown model",
+        expected="a transformers model type, a folder, an .onnx file or module:function",
+        fix=f"try {', '.join(near)}" if near else "try gpt2, bert, llama, vit or resnet",
+    ))  # fmt: skip
+
+
+def model_class(config: Any) -> type[nn.Module]:
+    """The class with the head that the type is mostly used with. Raises `UnsupportedError`."""
+    import transformers
+    from transformers.models.auto import modeling_auto
+
+    kind = config.model_type
+    names = (getattr(config, "architectures", None) or [])[:1]
+    heads = ("MODEL_FOR_MASKED_LM_MAPPING_NAMES", *_HEADS) if kind in _ENCODERS else _HEADS
+    for head in heads:
+        found = getattr(modeling_auto, head).get(kind)
+        names += [found[0] if isinstance(found, (tuple, list)) else found] if found else []
+    for name in names:
+        found = getattr(transformers, name, None)
+        if found is not None:
+            return found  # type: ignore[no-any-return]
+    raise UnsupportedError([f"model type {kind}: no model class in this version of transformers"])
+
+
+def _from_library(source: str, weights: bool, seed: int, overrides: Mapping[str, Any]) -> Imported:
+    from transformers import AutoConfig
+
+    cached = _cached_config(source)
+    if cached is None:
+        config = AutoConfig.for_model(model_type_of(source))
+    else:
+        config = cached
+    _override(config, overrides)
+    imported = import_config(config, source=source)
+    if not weights:
+        return imported
+    if cached is not None and not overrides and _has_cached_weights(source):
+        return _with_weights(imported, lambda: model_class(config).from_pretrained(source, **_LOCAL), "loaded")
+    return _with_weights(imported, lambda: build_random(config, seed), "random")
+
+
+_LOCAL: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "dtype": torch.float32}
+
+
+def _from_folder(path: Path, weights: bool, seed: int, overrides: Mapping[str, Any]) -> Imported:
+    if not (path / "config.json").is_file():
+        raise SourceError(
+            Diagnostic(where=str(path), got="a folder without config.json", expected="config.json beside *.safetensors")
+        )
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(path, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        text = str(error).splitlines()[0]
+        raise SourceError(
+            Diagnostic(where=str(path / "config.json"), got=text, expected="a transformers config")
+        ) from error
+    _override(config, overrides)
+    imported = import_config(config, source=str(path), kind="folder")
+    if not weights:
+        return imported
+    if any(path.glob("*.safetensors")):
+        return _with_weights(imported, lambda: model_class(config).from_pretrained(path, **_LOCAL), "loaded")
+    if any(file.suffix in _PICKLES for file in path.iterdir()):
+        raise SourceError(Diagnostic(
+            where=str(path), got="weights as a pickle, which runs code when it is loaded", expected="*.safetensors",
+            fix="save the model again with save_pretrained, or pass --no-weights",
+        ))  # fmt: skip
+    return _with_weights(imported, lambda: build_random(config, seed), "random")
+
+
+def _override(config: Any, overrides: Mapping[str, Any]) -> None:
+    for key, value in overrides.items():
+        if not hasattr(config, key):
+            near = difflib.get_close_matches(key, list(vars(config)), n=3)
+            raise SourceError(Diagnostic(
+                where=f"{config.model_type} config", got=f"no field {key}", expected="a field of the config",
+                fix=f"try {', '.join(near)}" if near else "",
+            ))  # fmt: skip
+        setattr(config, key, value)
+
+
+def _cached_config(source: str) -> Any:
+    from transformers import AutoConfig
+    from transformers.utils import cached_file
+
+    try:
+        if (
+            cached_file(source, "config.json", local_files_only=True, _raise_exceptions_for_missing_entries=False)
+            is None
+        ):
+            return None
+        return AutoConfig.from_pretrained(source, local_files_only=True)
+    except (OSError, ValueError):
+        return None
+
+
+def _has_cached_weights(source: str) -> bool:
+    from transformers.utils import cached_file
+
+    for name in ("model.safetensors", "model.safetensors.index.json"):
+        try:
+            found = cached_file(source, name, local_files_only=True, _raise_exceptions_for_missing_entries=False)
+        except OSError:
+            found = None
+        if found is not None:
+            return True
+    return False
+
+
+def import_config(config: Any, *, source: str = "", kind: str = "transformers") -> Imported:
+    """The graph of the model that a transformers config describes; no weights are made."""
+    module = build_skeleton(config)
+    inputs, dynamic = example_inputs(module)
+    call_kwargs = {"use_cache": False} if _takes(module, "use_cache") else {}
+    if kind == "transformers" and _takes(module, "return_dict"):
+        call_kwargs["return_dict"] = True
+    return from_torch(
+        module, inputs, dynamic=dynamic, name=type(module).__name__, source=source or config.model_type, kind=kind,
+        call_kwargs=call_kwargs,
+    )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Transformers' advice about odd configs is not for our users."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+@contextlib.contextmanager
+def _parameters_on_meta() -> Iterator[None]:
+    """Modules keep the shapes of their parameters only; buffers are computed as usual."""
+    register = nn.Module.register_parameter
+
+    def register_on_meta(module: nn.Module, name: str, param: nn.Parameter | None) -> None:
+        if param is not None and param.device.type != "meta":
+            param = nn.Parameter(param.detach().to("meta"), requires_grad=param.requires_grad)
+        register(module, name, param)
+
+    nn.Module.register_parameter = register_on_meta  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = register  # type: ignore[method-assign]
+
+
+def build_skeleton(config: Any) -> nn.Module:
+    """The model of a config with parameters on the meta device and real buffers."""
+    from transformers.initialization import no_init_weights
+
+    with _quiet(), no_init_weights(), _parameters_on_meta():
+        module: Any = model_class(config)._from_config(config, dtype=torch.float32)  # type: ignore[attr-defined]
+    module.tie_weights()
+    return module.eval()  # type: ignore[no-any-return]
+
+
+def build_random(config: Any, seed: int) -> nn.Module:
+    """The model of a config with random weights that depend on `seed` only."""
+    state = torch.get_rng_state()
+    try:
+        torch.manual_seed(seed)
+        with _quiet():
+            return model_class(config)._from_config(config, dtype=torch.float32).eval()  # type: ignore[attr-defined, no-any-return]
+    finally:
+        torch.set_rng_state(state)
+
+
+def _takes(module: nn.Module, name: str) -> bool:
+    import inspect
+
+    return name in inspect.signature(type(module).forward).parameters
+
+
+def example_inputs(module: Any) -> tuple[dict[str, Tensor], dict[str, dict[int, str]]]:
+    """Example inputs of a transformers model by its modality, and their symbolic axes."""
+    config, main = module.config, module.main_input_name
+    if main == "pixel_values":
+        side = getattr(config, "image_size", None) or 224
+        height, width = side if isinstance(side, (tuple, list)) else (side, side)
+        return {main: torch.empty(1, getattr(config, "num_channels", 3), height, width, device="meta")}, {
+            main: {0: "batch"}
+        }
+    ids = torch.zeros(1, 8, dtype=torch.int64, device="meta")
+    if main == "input_features":
+        frames = 2 * config.max_source_positions
+        inputs = {main: torch.empty(1, config.num_mel_bins, frames, device="meta"), "decoder_input_ids": ids}
+        return inputs, {main: {0: "batch"}, "decoder_input_ids": {0: "batch", 1: "target"}}
+    if main == "input_values":
+        raise UnsupportedError([f"model type {config.model_type}: raw audio input"])
+    if getattr(config, "is_encoder_decoder", False):
+        axes = {"input_ids": {0: "batch", 1: "seq"}, "decoder_input_ids": {0: "batch", 1: "target"}}
+        return {"input_ids": ids, "decoder_input_ids": ids}, axes
+    return {"input_ids": ids}, {"input_ids": {0: "batch", 1: "seq"}}
+
+
+class LazyParameters(Mapping[str, Tensor]):
+    """Parameters of a module that is built when the first tensor is asked for."""
+
+    def __init__(self, structure: ModuleParameters, make: Callable[[], nn.Module]) -> None:
+        self._structure, self._make = structure, make
+        self._made: ModuleParameters | None = None
+
+    def __getitem__(self, name: str) -> Tensor:
+        if self._made is None:
+            self._made = self._structure.of(self._make())
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._structure)
+
+    def __len__(self) -> int:
+        return len(self._structure)
+
+
+def _with_weights(imported: Imported, make: Callable[[], nn.Module], how: str) -> Imported:
+    structure = imported.parameters
+    if not isinstance(structure, ModuleParameters):
+        return imported
+    return replace(imported, report=replace(imported.report, weights=how), parameters=LazyParameters(structure, make))
+
+
+# Modules of the user.
+
+
+def _from_function(source: str, inputs: list[str] | tuple[str, ...], weights: bool) -> Imported:
+    module = _call(source)
+    examples = parse_inputs(inputs) or _own_examples(module, source)
+    imported = from_torch(module, examples, name=_identifier(source), source=source)
+    return replace(imported, report=replace(imported.report, weights="loaded" if weights else "none"))
+
+
+def _identifier(source: str) -> str:
+    return re.sub(r"\W", "_", source.rsplit(":", 1)[-1])
+
+
+def _call(source: str) -> nn.Module:
+    where, _, attribute = source.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        made: Any = importlib.import_module(where)
+        for part in attribute.split("."):
+            made = getattr(made, part)
+    except (ImportError, AttributeError) as error:
+        raise SourceError(Diagnostic(where=source, got=str(error), expected="package.module:function")) from error
+    if not isinstance(made, nn.Module):
+        try:
+            made = made()
+        except GenmadError:
+            raise
+        except Exception as error:
+            got = f"{type(error).__name__}: {error}"
+            raise SourceError(Diagnostic(where=source, got=got, expected="a function without arguments")) from error
+    if not isinstance(made, nn.Module):
+        raise SourceError(Diagnostic(where=source, got=f"a {type(made).__name__}", expected="an nn.Module"))
+    return made
+
+
+def parse_inputs(texts: list[str] | tuple[str, ...]) -> dict[str, Tensor]:
+    """`name=1x3x224x224:float32` (the dtype may be left out) to meta tensors. Raises `SourceError`."""
+    found = {}
+    for text in texts:
+        match = re.fullmatch(r"(\w+)=(\d+(?:x\d+)*)(?::(\w+))?", text.strip())
+        dtype = getattr(torch, (match[3] or "float32") if match else "", None)
+        if match is None or not isinstance(dtype, torch.dtype):
+            raise SourceError(
+                Diagnostic(where=f"input {text!r}", got="a malformed input", expected="name=1x3x224x224:float32")
+            )
+        found[match[1]] = torch.empty([int(size) for size in match[2].split("x")], dtype=dtype, device="meta")
+    return found
+
+
+def _own_examples(module: nn.Module, source: str) -> dict[str, Tensor]:
+    import inspect
+
+    names = [n for n in inspect.signature(type(module).forward).parameters if n != "self"]
+    for attribute in ("dummy_inputs", "example_input_array"):
+        given = getattr(module, attribute, None)
+        if isinstance(given, Mapping):
+            return {key: value for key, value in given.items() if isinstance(value, Tensor)}
+        if isinstance(given, Tensor):
+            return {names[0]: given}
+        if isinstance(given, (tuple, list)):
+            return dict(zip(names, given, strict=False))
+    raise SourceError(Diagnostic(
+        where=source, got="a module without example inputs", expected="the shape of each input",
+        fix=f"pass --input {names[0] if names else 'x'}=1x3x224x224:float32",
+    ))  # fmt: skip

@@ -1,0 +1,73 @@
+"""What an import did, and the errors it raises."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from genmad.ir.diagnostics import Diagnostic, GenmadError
+from genmad.ir.graph import Graph
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class UnsupportedError(GenmadError):
+    """A source that was read but holds things that no op can express. `problems` names each of them."""
+
+    exit_code = 3
+
+    def __init__(self, problems: list[str] | tuple[str, ...]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("cannot import: " + "; ".join(self.problems))
+
+
+class SourceError(GenmadError):
+    """A source that cannot be read: unknown id, missing or truncated file, refused format."""
+
+    exit_code = 3
+
+    def __init__(self, diagnostic: Diagnostic) -> None:
+        self.diagnostic = diagnostic
+        super().__init__(str(diagnostic))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportReport:
+    """What was lifted to layer-level ops, what stayed primitive and what was refused.
+
+    Attributes:
+        source: what the user named: an id, a path, `package.module:function`.
+        kind: `transformers`, `folder`, `onnx`, `module`.
+        weights: `loaded` (from files), `random` (built from a config) or `none`.
+        lifted: lifting pass or layer-level op -> how many places.
+        primitive: functional op that stayed a `TorchCall` -> how many places.
+        refused: what could not be imported, and why.
+        notes: choices worth knowing (a size kept concrete, a default used).
+    """
+
+    source: str
+    kind: str
+    weights: str = "none"
+    lifted: Mapping[str, int] = field(default_factory=dict)
+    primitive: Mapping[str, int] = field(default_factory=dict)
+    refused: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.weights not in ("loaded", "random", "none"):
+            raise ValueError(f"weights={self.weights!r}; use loaded, random or none")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Imported:
+    """An imported model.
+
+    Attributes:
+        graph: the architecture.
+        report: what the import did.
+        parameters: full parameter name -> tensor, buffers included; tensors may be loaded when first asked for.
+    """
+
+    graph: Graph
+    report: ImportReport
+    parameters: Mapping[str, "Tensor"]

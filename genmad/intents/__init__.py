@@ -1,0 +1,1 @@
+"""Programmatic edits with phrasings and post-conditions, for corpus and evaluation only."""

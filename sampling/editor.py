@@ -1,0 +1,156 @@
+"""The editor: a graph and a sentence in, checked proposals out."""
+
+import difflib
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from genmad.ir import Graph, GraphError, canonical_hash, canonicalize
+from genmad.ir.script import EditScript, EditState, Number, SetAttrs
+from genmad.model.collate import Source, collate_sources
+from genmad.sampling.decode import Written, write_script
+from genmad.sampling.pretrained import Pretrained, load_pretrained
+from genmad.tokenizer import GrammarState, PromptTokens
+from genmad.tokenizer.text import split_words
+
+AMBIGUOUS_FROM = 0.3
+NAMED_FROM = 0.03
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """One way to take the prompt, with the model's probability."""
+
+    name: str
+    probability: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """One answer to a prompt.
+
+    Attributes:
+        status: `ok`, `refused`, `ambiguous` or `failed` (the model could not finish a valid step).
+        script, state: the steps and what they made of the graph; None unless `ok`.
+        confidence: probability of the whole script under the model, readings included.
+        reading: how the prompt was taken; `readings` names the others that have some probability.
+        reason: why it was refused; `blocked`: what stood in the way, in words.
+    """
+
+    status: str
+    script: EditScript
+    state: EditState | None
+    confidence: float
+    log_prob: float
+    reading: str = ""
+    readings: tuple[Reading, ...] = ()
+    reason: str = ""
+    blocked: str = ""
+    num_tokens: int = 0
+    time_s: float = 0.0
+
+
+class Editor:
+    """A loaded generator. `Editor.from_pretrained()` is the shipped one."""
+
+    def __init__(self, pretrained: Pretrained) -> None:
+        self.pretrained = pretrained
+
+    @staticmethod
+    def from_pretrained(folder: str | Path | None = None) -> "Editor":
+        """Raises `CheckpointError` where the folder holds none."""
+        return Editor(load_pretrained(folder))
+
+    @torch.no_grad()
+    def edit(
+        self, graph: Graph, prompt: str, *, at: str | None = None, reading: str | None = None, samples: int = 1, seed: int = 0,
+        temperature: float = 0.7, ablate: str | None = None,
+    ) -> tuple[Proposal, ...]:  # fmt: skip
+        """The likeliest edit first, then up to `samples - 1` other distinct ones.
+
+        Args:
+            at: keep to the node or call of this path and what is inside it.
+            reading: take the prompt this way.
+            ablate: `text` or `structure`: hide the prompt or the wiring from the model, for evaluation.
+        """
+        began = time.monotonic()
+        graph = canonicalize(graph)
+        kit = self.pretrained
+        tokens = kit.reader.read(graph)
+        pieces = kit.reader.text.encode(prompt, tokens.all_names)
+        source = Source.of(tokens, pieces, prompt)
+        if ablate == "text":
+            source = source.without_text()
+        elif ablate == "structure":
+            source = source.without_structure()
+        encoded = kit.model.encode(collate_sources([source]))
+        start = kit.grammar.compile(graph, tokens, source.prompt if ablate == "text" else pieces, at=at or "", reading=reading or "").start()
+        rng = torch.Generator().manual_seed(seed)
+        best = write_script(kit.model, encoded, start, rng=rng)
+        proposals = [_proposal(graph, prompt, best, pieces, time.monotonic() - began, bool(reading))]
+        seen = {_key(proposals[0])}
+        for _ in range(4 * (samples - 1)):
+            if len(proposals) >= samples:
+                break
+            made = write_script(kit.model, encoded, start, temperature=temperature, rng=rng)
+            proposal = _proposal(graph, prompt, made, pieces, time.monotonic() - began, True)
+            if proposal.status == "ok" and _key(proposal) not in seen:
+                seen.add(_key(proposal))
+                proposals.append(proposal)
+        return (proposals[0], *sorted(proposals[1:], key=lambda p: -p.log_prob))
+
+
+def _key(proposal: Proposal) -> str:
+    return canonical_hash(proposal.state.graph) if proposal.state is not None else proposal.status
+
+
+def _proposal(graph: Graph, prompt: str, written: Written, pieces: PromptTokens, spent: float, forced: bool) -> Proposal:
+    state = written.state
+    readings = _readings(written.first)
+    common = {
+        "confidence": math.exp(written.log_prob), "log_prob": written.log_prob, "reading": state.reading, "readings": readings,
+        "num_tokens": written.num_tokens, "time_s": spent,
+    }  # fmt: skip
+    empty = EditScript()
+    if state.refusal:
+        blocked = _blocked(graph, prompt, state.refusal, written.blocked, pieces)
+        return Proposal(status="refused", script=empty, state=None, reason=state.refusal, blocked=blocked, **common)  # type: ignore[arg-type]
+    if not state.is_terminated or state.aborted:
+        return Proposal(status="failed", script=empty, state=None, blocked="no valid step was left", **common)  # type: ignore[arg-type]
+    if canonical_hash(state.edit.graph) == canonical_hash(graph):
+        return Proposal(status="refused", script=empty, state=None, reason="already_so", blocked="the edit would change nothing", **common)  # type: ignore[arg-type]
+    close = [r for r in readings if r.probability >= AMBIGUOUS_FROM]
+    if len(close) > 1 and not forced:
+        return Proposal(status="ambiguous", script=EditScript(steps=state.steps), state=state.edit, **common)  # type: ignore[arg-type]
+    return Proposal(status="ok", script=EditScript(steps=state.steps), state=state.edit, **common)  # type: ignore[arg-type]
+
+
+def _readings(first: dict[str, float]) -> tuple[Reading, ...]:
+    found = [Reading(name=k[8:], probability=p) for k, p in first.items() if k.startswith("reading:") and p >= NAMED_FROM]
+    return tuple(sorted(found, key=lambda r: -r.probability))
+
+
+def _blocked(graph: Graph, prompt: str, reason: str, state: GrammarState | None, pieces: PromptTokens) -> str:
+    """What stood in the way, as far as the graph itself can tell."""
+    if state is not None and state.pending.node:
+        for number in dict.fromkeys(pieces.number_values.values()):
+            step = SetAttrs(state.pending.node, ((state.pending.attr, Number.of(number)),))
+            try:
+                state.edit.step(step)
+            except GraphError as error:
+                return str(error)
+    if reason == "no_such_target":
+        names = sorted({part for block in graph.all_blocks for node in block.nodes for part in _names(node.name)})
+        unknown = [w for w in split_words(prompt) if ("_" in w or "." in w) and w.lower() not in {n.lower() for n in names}]
+        near = [n for w in unknown for n in difflib.get_close_matches(w, names, 4, 0.4)]
+        head = f"{', '.join(unknown)} stands nowhere in the model" if unknown else "no such place in the model"
+        return f"{head}; there are {', '.join(dict.fromkeys([*near, *names]))[:400]}"
+    return ""
+
+
+def _names(path: str) -> list[str]:
+    last = path.rsplit(".", 1)[-1]
+    return [last] if not last.isdigit() else [path]

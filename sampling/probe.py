@@ -1,0 +1,47 @@
+"""The encoder's own skills, for evaluation: which op stands behind a mask, where does a hidden link come from."""
+
+from pathlib import Path
+
+import torch
+
+from genmad.ir import Graph
+from genmad.model.collate import Source, collate_sources, link_choices
+from genmad.sampling.pretrained import Pretrained, load_pretrained
+from genmad.tokenizer import TokenRef
+
+RESTORE_PROMPT = "restore"
+
+
+class Probe:
+    """Answers one question at a time about one graph."""
+
+    def __init__(self, pretrained: Pretrained) -> None:
+        self.pretrained = pretrained
+
+    @staticmethod
+    def from_pretrained(folder: str | Path | None = None) -> "Probe":
+        return Probe(load_pretrained(folder))
+
+    @torch.no_grad()
+    def masked_op(self, graph: Graph, block: str, node: str) -> str:
+        """The likeliest op of `node` when its op, attributes and name are hidden."""
+        ref = TokenRef("node", block, node)
+        kit = self.pretrained
+        tokens = kit.reader.read(graph, masked=frozenset({ref}))
+        encoded = kit.model.encode(collate_sources([Source.of(tokens, kit.reader.text.encode(RESTORE_PROMPT), RESTORE_PROMPT)]))
+        scores = kit.model.op_logits(encoded)[0, tokens.refs.index(ref)]
+        ops = torch.tensor(kit.reader.vocab.family("op"))
+        return kit.reader.vocab.tokens[int(ops[scores[ops].argmax()])][3:]
+
+    @torch.no_grad()
+    def link(self, graph: Graph, block: str, node: str, slot: int) -> str:
+        """Name of the likeliest producer (node or block input) of a hidden input."""
+        kit = self.pretrained
+        tokens = kit.reader.read(graph, hidden=frozenset({(block, node, slot)}))
+        source = Source.of(tokens, kit.reader.text.encode(RESTORE_PROMPT), RESTORE_PROMPT)
+        encoded = kit.model.encode(collate_sources([source]))
+        consumer = tokens.refs.index(TokenRef("node", block, node))
+        zero = torch.zeros(1, dtype=torch.long)
+        scores = kit.model.link_logits(encoded, zero + consumer, zero + slot, zero)[0]
+        choices = torch.from_numpy(link_choices(source, consumer))
+        return tokens.refs[int(scores.masked_fill(~choices, -1e9).argmax())].name

@@ -1,0 +1,125 @@
+"""Sound: what the grammar lets through runs to a valid graph. Complete: a real script passes. Live: it can always go on."""
+
+import random
+
+import pytest
+
+from genmad.ir import Graph, GraphError, check_types
+from genmad.ir.script import Add, At, EditScript, Number, Remove, Replace, ReplaceUses, Rewire, SetAttrs
+from genmad.ops import OPSET
+from genmad.tokenizer import GrammarError, GraphReader, ScriptGrammar, SourceGrammar, Token, encode_script
+from tests.graphs import bert_like, gpt2_like, llama_like, resnet_like
+
+PROMPT = "set it to 2 or 7 or 64"
+
+
+def source_of(graph: Graph, reader: GraphReader, grammar: ScriptGrammar, prompt: str = PROMPT, **options: str) -> SourceGrammar:
+    tokens = reader.read(graph)
+    return grammar.compile(graph, tokens, reader.text.encode(prompt, tokens.all_names), **options)
+
+
+@pytest.mark.parametrize("make", [gpt2_like, bert_like, llama_like, resnet_like])
+def test_random_walks_end_in_valid_graphs(make, reader: GraphReader, grammar: ScriptGrammar) -> None:  # type: ignore[no-untyped-def]
+    """Every walk, whatever it picks, ends, and its graph passes the shape rules from scratch."""
+    rng = random.Random(f"walk {make.__name__}")
+    source = source_of(make(), reader, grammar)
+    edited = 0
+    for _ in range(60):
+        state, count = source.start(), 0
+        while not state.is_terminated:
+            count += 1
+            assert count < 4000, "a walk does not end"
+            choices = state.mask().tokens()
+            rng.shuffle(choices)
+            words = [t for t in choices if t.kind == "word" and state.describe(t).startswith(("<eos>", "reading"))]
+            token = next((t for t in (words if words and rng.random() < 0.3 else choices) if state.allows(t)), None)
+            token = token or Token("word", state.vocab.id("ABORT"))
+            state = state.advance(token)
+        check_types(state.edit.graph, OPSET)
+        edited += state.edit.graph != source.graph
+    assert edited >= 10, f"only {edited} of 60 walks changed anything"
+
+
+def script_of_everything() -> EditScript:
+    """Uses each kind of step and number once, on GPT-2."""
+    width = Number("channels", ref="ln_1")
+    return EditScript(
+        steps=(
+            At(("transformer.h.1", "transformer.h.2", "transformer.h.3")),
+            Add("new_linear", "Linear", ("ln_1",), (("out_features", width), ("bias", False))),
+            Add("new_attention", "Attention", ("new_linear",) * 3, (("num_heads", Number("like", ref="attn.attention")), ("causal", True), ("window", Number.of(64)))),
+            ReplaceUses("attn.attention", "new_attention"),
+            SetAttrs("mlp.c_fc", (("out_features", Number("old", times=2)),)),
+            Replace("mlp.act", "Relu"),
+            At(),
+            Remove("transformer.h.0"),
+            Add("transformer.h.4", "@GPT2Block_1", ("transformer.h.3",), like="transformer.h.3", weights="copy"),
+            Rewire("transformer.ln_f", 0, "transformer.h.4"),
+        )
+    )  # fmt: skip
+
+
+def test_a_script_of_every_step_survives_its_tokens(reader: GraphReader, grammar: ScriptGrammar) -> None:
+    graph, script = gpt2_like(), script_of_everything()
+    names = [s.name for s in script.steps if isinstance(s, Add)]
+    tokens, states = encode_script(source_of(graph, reader, grammar), script, reading="replace")
+    final = states[-1].advance(tokens[-1])
+    written = EditScript(steps=final.steps)
+    assert final.is_terminated
+    assert [type(s) for s in written.steps] == [type(s) for s in script.steps]
+    assert written.run(graph, OPSET).graph.num_nodes == final.edit.graph.num_nodes
+    assert len(names) == 3
+    assert EditScript.from_json(script.to_json()) == script
+
+
+def test_a_number_that_does_not_divide_the_width_is_masked(reader: GraphReader, grammar: ScriptGrammar) -> None:
+    """2 heads fit a width of 32, 7 do not; 64 are more than there are channels."""
+    state = source_of(gpt2_like(width=32), reader, grammar).start()
+    block = "GPT2Block"
+    index = state.source.index
+    call = next(i for i, (path, _) in state.source.calls.items() if path.endswith(".3"))
+    node = next(i for ref, i in index.items() if (ref.block, ref.name) == (block, "attn.attention"))
+    for token in (word("reading:resize", state), word("AT", state), Token("node", call), word("DO", state), word("SET", state), Token("node", node), word("attr:num_heads", state)):  # fmt: skip
+        state = state.advance(token)
+    numbers = state.source.number_texts
+    allowed = {numbers[t.index] for t in state.mask().tokens() if t.kind == "text"}
+    assert allowed == {2}
+    assert word("refuse:not_divisible", state) in state.mask()
+
+
+def word(text: str, state) -> Token:  # type: ignore[no-untyped-def]
+    return Token("word", state.vocab.id(text))
+
+
+def test_a_forced_reading_is_the_only_one_left(reader: GraphReader, grammar: ScriptGrammar) -> None:
+    state = source_of(gpt2_like(), reader, grammar, reading="convert").start()
+    allowed = {state.describe(t) for t in state.mask().tokens()}
+    assert {a for a in allowed if a.startswith("reading:")} == {"reading:convert"}
+
+
+def test_at_keeps_the_edit_inside(reader: GraphReader, grammar: ScriptGrammar) -> None:
+    state = source_of(gpt2_like(), reader, grammar, at="transformer.h.2").start()
+    state = state.advance(word("reading:replace", state)).advance(word("AT", state))
+    named = [state.source.calls[t.index][0] for t in state.mask().tokens() if t.kind == "node"]
+    assert named == ["transformer.h.2"]
+
+
+def test_advance_leaves_the_parent_as_it_was(reader: GraphReader, grammar: ScriptGrammar) -> None:
+    start = source_of(gpt2_like(), reader, grammar).start()
+    before = start.mask().tokens()
+    start.advance(word("reading:branch", start))
+    assert start.mask().tokens() == before
+    assert not start.reading
+
+
+def test_a_token_outside_the_mask_is_refused(reader: GraphReader, grammar: ScriptGrammar) -> None:
+    start = source_of(gpt2_like(), reader, grammar).start()
+    with pytest.raises(GrammarError, match="does not fit"):
+        start.advance(word("SET", start))
+
+
+def test_a_step_that_breaks_a_shape_is_not_allowed(reader: GraphReader, grammar: ScriptGrammar) -> None:
+    """Adding the norm (width 32) to the four times wider hidden layer cannot be broadcast."""
+    script = EditScript(steps=(At(("transformer.h.0",)), Add("new_add", "Add", ("ln_1", "mlp.c_fc"))))
+    with pytest.raises((GrammarError, GraphError), match="Add"):
+        encode_script(source_of(gpt2_like(), reader, grammar), script, reading="connect")
