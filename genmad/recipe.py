@@ -86,13 +86,15 @@ def _edit_from(item: dict[str, Any]) -> RecipeEdit:
 
 
 def _bad(path: Path, got: str, expected: str) -> UsageError:
-    return UsageError(Diagnostic(where=f"recipe {path}", got=got, expected=expected))
+    fix = "name the recipe.yaml of a hand-over folder"
+    return UsageError(Diagnostic(where=f"recipe {path}", got=got, expected=expected, fix=fix))
 
 
 def misfit(index: int, error: GenmadError, source: str) -> RefusedError:
     """The error for a recipe whose steps do not fit the model they are replayed on."""
     found = next(iter(getattr(error, "diagnostics", ())), None)
     got = f"{found.got} at {found.where}" if isinstance(found, Diagnostic) else str(error)
+    got = got.removesuffix(" at edit script")
     expected = found.expected if isinstance(found, Diagnostic) else "a model with the same places"
     fix = f"see what the model has with: genmad inspect {source}"
     return RefusedError(Diagnostic(where=f"recipe, edit {index + 1}, on {source}", got=got, expected=expected, fix=fix))

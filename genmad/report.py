@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,6 +34,15 @@ READINGS: Mapping[str, str] = {
 }
 # A reading below this share is not worth a line.
 WORTH_NAMING = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Outputs before and after on one random input: largest absolute difference, largest output, sizes of the input."""
+
+    difference: float
+    scale: float
+    sizes: Mapping[str, int]
 
 
 class EditError(GenmadError):
@@ -96,8 +106,17 @@ _REFUSALS: Mapping[str, tuple[str, str, str]] = {
 def refusal(prompt: str, reason: str, blocked: str, targets: str) -> Diagnostic:
     """The message for a refused request; `targets` lists the places that the model has."""
     got, expected, fix = _REFUSALS.get(reason, _REFUSALS["not_understood"])
+    # The generator lists names inside its reason; they stand under "expected".
+    blocked, _, names = blocked.partition("; there are ")
     got = f"{got} ({blocked})" if blocked else got
+    expected += f", or a part of one: {', '.join(_parts(names, targets))}" if names else ""
     return Diagnostic(where=f'prompt "{_short(prompt)}"', got=got, expected=expected.format(targets=targets), fix=fix)
+
+
+def _parts(names: str, targets: str) -> list[str]:
+    """Of a list of names those that `targets` does not name already, at most 16."""
+    told = re.sub(r"\d+", "#", targets)
+    return [name for name in names.split(", ") if re.sub(r"\d+", "#", name) not in told][:16]
 
 
 def _short(text: str, limit: int = 80) -> str:
@@ -169,6 +188,7 @@ class EditReport:
         cost: `before` and `after`, each `params` and `macs`; `at` says for which sizes.
         weights: names of parameters by origin.
         max_abs_output_diff: of the outputs on one random input, before and after; None when not measured.
+        notes: what the import chose that is worth knowing.
         seed: of decoding and of new weights.
         time_s: seconds by phase.
         alternatives: other results, when more samples were asked for.
@@ -189,6 +209,7 @@ class EditReport:
     max_abs_output_diff: float | None
     seed: int
     time_s: Mapping[str, float]
+    notes: tuple[str, ...] = ()
     alternatives: tuple[Mapping[str, Any], ...] = ()
     version: str = __version__
 
@@ -212,6 +233,12 @@ def error_json(error: GenmadError) -> dict[str, Any]:
     if isinstance(error, EditError) and error.readings:
         out["readings"] = readings_json(error.readings)
     return out
+
+
+def plan_head(reading: str, confidence: float) -> str:
+    """The first line of a plan: how the request was read."""
+    how = READINGS.get(reading, reading or "a recipe")
+    return f"read as {reading or 'recipe'}: {how} (confidence {confidence:.0%})"
 
 
 def plan_lines(diff: GraphDiff, after: Graph) -> list[str]:
@@ -261,14 +288,22 @@ def cost_lines(cost: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def output_line(difference: float | None, scale: float, reasons: Sequence[str]) -> str:
+def output_line(before: Graph, after: Graph, measured: Comparison | None, reasons: Sequence[str]) -> str:
     """Whether outputs stay as they are, measured where it could be."""
-    if difference is None:
-        expected = "expected to change" if reasons else "expected unchanged: what is new starts at zero"
-        return f"outputs: {expected} (not measured)"
-    if difference <= 1e-5 * max(scale, 1.0):
-        return f"outputs: unchanged (largest difference {difference:.2g} on random input)"
-    return f"outputs: changed by up to {difference:.3g} on random input, where the largest output is {scale:.3g}"
+    old, new = (", ".join(map(str, graph.main.output_types)) for graph in (before, after))
+    if old != new:
+        return f"outputs: {old} became {new}, so they cannot be compared"
+    if measured is None:
+        expected = f"expected to change ({reasons[0]})" if reasons else "expected unchanged: what is new starts at zero"
+        return f"outputs: {expected}; not measured"
+    difference, scale = measured.difference, measured.scale
+    sizes = ", ".join(f"{name} {size}" for name, size in measured.sizes.items())
+    on = "on random input" + (f" at {sizes}" if sizes else "")
+    if difference > 1e-5 * max(scale, 1.0):
+        return f"outputs: changed by up to {difference:.3g} {on}, where the largest output is {scale:.3g}"
+    if reasons:
+        return f"outputs: no difference seen {on} (largest {difference:.2g}), though they may change: {reasons[0]}"
+    return f"outputs: unchanged (largest difference {difference:.2g} {on})"
 
 
 _CARD = """\
@@ -276,9 +311,16 @@ _CARD = """\
 
 {{ source.id }}, edited with GenMAD {{ version }}{% if prompt %} by the request:
 
-> {{ prompt }}{% endif %}
+> {{ prompt }}{% else %}.{% endif %}
 
-{% for line in plan %}- {{ line }}
+
+{% for line in plan %}
+- {{ line }}
+{% endfor %}
+
+{% for note in notes %}
+Note: {{ note }}.
+
 {% endfor %}
 {% if source.weights == "random" %}
 **The weights are random**: no trained weights of {{ source.id }} were found, so only the architecture is meaningful.
@@ -288,12 +330,15 @@ No weights are included.
 Weights: {{ weights.inherited | length }} tensors inherited, {{ weights.fitted | length }} fitted, \
 {{ weights.copied | length }} copied, {{ weights.new | length }} new. New ones are untrained.
 {% endif %}
+
 Checked up to level {{ validity.level }} of 5.
 
 | file | what it is |
 |---|---|
-{% for name, text in files %}| `{{ name }}` | {{ text }} |
+{% for name, text in files %}
+| `{{ name }}` | {{ text }} |
 {% endfor %}
+
 ```python
 import model  # from this folder
 
@@ -315,7 +360,7 @@ def card(report: EditReport, *, has_weights: bool, class_name: str) -> str:
     """The README.md of a hand-over folder; `class_name` is that of the model in model.py."""
     import jinja2
 
-    environment = jinja2.Environment(autoescape=False, trim_blocks=True, keep_trailing_newline=True)
+    environment = jinja2.Environment(autoescape=False, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     data = report.to_json()
     prompt = " ".join(report.prompt.split())
     files = list(_FILES)
@@ -336,7 +381,7 @@ def check_prompt(prompt: str) -> None:
         fix = 'for example "add local attention to the last layer"'
         raise UsageError(Diagnostic(where="prompt", got="an empty text", expected="a sentence", fix=fix))
     if len(prompt) > PROMPT_LIMIT:
-        expected = f"at most {PROMPT_LIMIT:,}"
+        expected = f"at most {PROMPT_LIMIT:,} characters"
         fix = "say the change in a sentence or two"
         raise UsageError(Diagnostic(where="prompt", got=f"{len(prompt):,} characters", expected=expected, fix=fix))
 

@@ -14,12 +14,12 @@ from genmad.inspection import Inspection, graph_cost, outline, sizes_of
 from genmad.ir import Diagnostic, Graph, GraphDelta, GraphError
 from genmad.ir.script import EditScript, EditState
 from genmad.lowering.package import save_safetensors, write_files
-from genmad.lowering.weights import PlannedWeights, Subset, WeightPlan, plan_weights
+from genmad.lowering.weights import PlannedWeights, WeightPlan, plan_weights
 from genmad.ops import OPSET
 from genmad.recipe import Recipe, RecipeEdit, misfit
 from genmad.report import (
-    READINGS,
     Clock,
+    Comparison,
     EditReport,
     UsageError,
     card,
@@ -28,6 +28,7 @@ from genmad.report import (
     cost_lines,
     no_result,
     output_line,
+    plan_head,
     plan_lines,
     reading_lines,
     reading_pairs,
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 
 ALL_LEVELS = 5
 GRAPH_LEVELS = 4
+# Longest sequence on which outputs before and after are compared.
+MAX_COMPARED_LENGTH = 264
 
 
 class Reading(Protocol):
@@ -171,11 +174,7 @@ class Architecture:
         from genmad.validate import Level, validate
 
         with self.clock.phase("check"):
-            return validate(self.graph, OPSET, up_to=Level(level), weights=self._trained())
-
-    def _trained(self) -> Mapping[str, torch.Tensor] | None:
-        """The weights for the forward pass of level 5, which draws at random what is not there."""
-        return self.parameters or None
+            return validate(self.graph, OPSET, up_to=Level(level))
 
     def to_torch(self) -> torch.nn.Module:
         """A torch module in evaluation mode: with these weights, or with fresh ones where there are none."""
@@ -251,9 +250,11 @@ class Edited(Architecture):
         """Where each parameter comes from, and whether outputs are expected to stay."""
         return plan_weights(self.before.graph, self.graph, OPSET, copies=self.copies, init=self.init)
 
-    def _trained(self) -> Mapping[str, torch.Tensor] | None:
-        """Inherited weights only: what starts at zero would hide the branch that it ends."""
-        return Subset(self.parameters, self.weight_plan.names("inherited")) if self.parameters else None
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why outputs are expected to differ from the imported model's, over all edits; empty when they should not."""
+        earlier = self.before.reasons if isinstance(self.before, Edited) else ()
+        return (*earlier, *self.weight_plan.reasons)
 
     @property
     def origin(self) -> Architecture:
@@ -281,8 +282,8 @@ class Edited(Architecture):
         return {"before": graph_cost(before), "after": graph_cost(after), "at": sizes_of(before)}
 
     @cached_property
-    def comparison(self) -> tuple[float, float] | None:
-        """Largest absolute output difference on one random input, and the largest output; None without weights."""
+    def comparison(self) -> Comparison | None:
+        """The outputs on one random input before and after; None without weights or when their shapes differ."""
         if not self.parameters:
             return None
         with self.clock.phase("compare outputs"):
@@ -295,15 +296,12 @@ class Edited(Architecture):
     @property
     def plan(self) -> tuple[str, ...]:
         """What was done, in words."""
-        difference, scale = self._measured() or (None, 0.0)
-        lines = [f"{plan_head(self)}", *plan_lines(self.diff, self.graph)]
+        lines = [plan_head(self.step.reading, self.step.confidence), *plan_lines(self.diff, self.graph)]
         if self.diff.is_empty:
             lines.append("nothing changes")
-        reasons = self.weight_plan.reasons
-        return (*lines, *cost_lines(self.costs), output_line(difference, scale, reasons))
-
-    def _measured(self) -> tuple[float, float] | None:
-        return self.__dict__.get("comparison")
+        # The plan alone does not run the models: it tells a difference that was measured already.
+        measured, reasons = self.__dict__.get("comparison"), self.reasons
+        return (*lines, *cost_lines(self.costs), output_line(self.origin.graph, self.graph, measured, reasons))
 
     @property
     def report(self) -> EditReport:
@@ -315,7 +313,8 @@ class Edited(Architecture):
             readings=tuple(readings_json(self.readings)), confidence=round(self.step.confidence, 4),
             delta=self.diff.to_json(), validity=validity.to_json(), cost=self.costs,
             weights={kind: list(plan.names(kind)) for kind in ("inherited", "fitted", "copied", "new")},
-            max_abs_output_diff=measured[0] if measured else None, seed=self.step.seed, time_s=self.clock.to_json(),
+            max_abs_output_diff=measured.difference if measured else None, seed=self.step.seed,
+            time_s=self.clock.to_json(), notes=self.imported.notes,
             alternatives=tuple(_alternative(self.origin.graph, other) for other in self.others),
         )  # fmt: skip
 
@@ -348,13 +347,6 @@ class Edited(Architecture):
             write_files(target, writers, force=force)
 
 
-def plan_head(model: Edited) -> str:
-    """The first line of a plan: how the request was read."""
-    step = model.step
-    how = READINGS.get(step.reading, step.reading or "a recipe")
-    return f"read as {step.reading or 'recipe'}: {how} (confidence {step.confidence:.0%})"
-
-
 def _write_text(text: str, path: Path) -> None:
     path.write_text(text, encoding="utf-8")
 
@@ -364,14 +356,14 @@ def _alternative(before: Graph, other: Any) -> dict[str, Any]:
     return {"confidence": other.confidence, "reading": other.reading, "delta": delta, "steps": other.script.to_json()}
 
 
-def compare_outputs(before: Architecture, after: Architecture) -> tuple[float, float] | None:
-    """(largest absolute difference, largest output) on one random input; None when the outputs have other shapes."""
+def compare_outputs(before: Architecture, after: Edited) -> Comparison | None:
+    """The outputs of both on one random input; None when they have other shapes."""
     import torch
 
-    from genmad.validate.execute import random_inputs, small_sizes
+    from genmad.validate.execute import random_inputs
 
-    num_params = sum(tensor.numel() for tensor in before.parameters.values())
-    inputs = random_inputs(before.graph, small_sizes(before.graph, num_params), 0)
+    sizes = comparison_sizes(before.graph, after.graph, exact=not after.reasons)
+    inputs = random_inputs(before.graph, sizes, 0)
     results = []
     with torch.no_grad():
         for model in (before, after):
@@ -382,7 +374,27 @@ def compare_outputs(before: Architecture, after: Architecture) -> tuple[float, f
         return None
     pairs = [(a.double(), b.double()) for a, b in zip(old, new, strict=True) if a.numel()]
     difference = max((float((a - b).nan_to_num().abs().max()) for a, b in pairs), default=0.0)
-    return difference, max((float(a.nan_to_num().abs().max()) for a, _ in pairs), default=0.0)
+    scale = max((float(a.nan_to_num().abs().max()) for a, _ in pairs), default=0.0)
+    return Comparison(difference=difference, scale=scale, sizes=sizes)
+
+
+def comparison_sizes(before: Graph, after: Graph, *, exact: bool) -> dict[str, int]:
+    """Small sizes; where outputs may change, a sequence longer than a new window, as far as that is cheap."""
+    from genmad.validate.execute import small_sizes
+
+    sizes = small_sizes(before, graph_cost(before)["params"])
+    windows = _windows(after) - _windows(before)
+    if "seq" in sizes and windows and not exact:
+        needed = min(windows) + 8
+        positions = [n.attr_map["num_embeddings"] for b in before.all_blocks for n in b.nodes if n.op == "Embedding"]
+        if sizes["seq"] < needed <= min([MAX_COMPARED_LENGTH, *positions]):
+            sizes["seq"] = needed
+    return sizes
+
+
+def _windows(graph: Graph) -> set[int]:
+    nodes = (node for block in graph.all_blocks for node in block.nodes if node.op == "Attention")
+    return {int(node.attr_map["window"]) for node in nodes if node.attr_map.get("window")}
 
 
 def load_editor(checkpoint: str | None) -> EditorLike:
@@ -406,6 +418,6 @@ def load(source: str, *, inputs: Sequence[str] = (), weights: bool = True) -> Ar
 
     clock = Clock()
     with clock.phase("import"):
-        found = load_source(source, inputs=inputs, weights=weights)
+        found = load_source(source, inputs=tuple(inputs), weights=weights)
     parameters = found.parameters if weights and found.report.weights != "none" else {}
     return Architecture(graph=found.graph, imported=found.report, parameters=parameters, clock=clock)

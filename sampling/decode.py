@@ -1,4 +1,4 @@
-"""Decoding a script: one forward step a token, masked by the grammar; nothing is rejected afterwards, nothing repaired."""
+"""Decoding a script: one forward step a token, masked by the grammar; nothing is rejected or repaired afterwards."""
 
 import math
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from genmad.ir import GraphError
 from genmad.model import Encoded, GraphTransformer
+from genmad.model.collate import KINDS
 from genmad.tokenizer import GrammarError, GrammarState, Token
 
 MAX_TOKENS = 250
@@ -53,11 +54,13 @@ def _joint(model: GraphTransformer, encoded: Encoded, hidden: Tensor, state: Gra
     return joint.masked_fill(~allowed, -math.inf)
 
 
-def _choose(scores: Tensor, state: GrammarState, encoded: Encoded, temperature: float, rng: torch.Generator) -> tuple[GrammarState, Token, float]:
+def _choose(
+    scores: Tensor, state: GrammarState, encoded: Encoded, temperature: float, rng: torch.Generator
+) -> tuple[GrammarState, Token, float]:
     """The next state: the likeliest token that the typed graph allows, or one drawn from the law over such tokens.
 
-    A token that turns out not to be allowed gets probability zero and the rest is renormalised, which is what a mask computed for
-    every token in advance would give.
+    A token that turns out not to be allowed gets probability zero and the rest is renormalised, which is what a mask
+    computed for every token in advance would give.
     """
     words, nodes = _offsets(state, encoded)
     scores = scores.clone()
@@ -82,7 +85,6 @@ def write_script(
     """Writes one script from the start state; greedy at temperature 0."""
     kind, index = torch.zeros(1, 1, dtype=torch.long), torch.full((1, 1), state.vocab.id("<bos>"))
     past, total, first, blocked = None, 0.0, {}, None
-    kinds = {"word": 0, "node": 1, "text": 2}
     for step in range(MAX_TOKENS):
         hidden, past = model.decode(encoded, model.embed_script(encoded, kind, index, start=step), past)
         scores = _joint(model, encoded, hidden, state)
@@ -100,5 +102,5 @@ def write_script(
             blocked = before
         if state.is_terminated:
             return Written(state=state, log_prob=total, first=first, blocked=blocked, num_tokens=step + 1)
-        kind, index = torch.tensor([[kinds[token.kind]]]), torch.tensor([[token.index]])
+        kind, index = torch.tensor([[KINDS.index(token.kind)]]), torch.tensor([[token.index]])
     return Written(state=state, log_prob=-math.inf, first=first, blocked=blocked, num_tokens=MAX_TOKENS)

@@ -3,13 +3,13 @@
 import difflib
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from genmad.ir import Graph, GraphError, canonical_hash, canonicalize
-from genmad.ir.script import EditScript, EditState, Number, SetAttrs
+from genmad.ir.script import EditScript, EditState, Number, Replace, SetAttrs
 from genmad.model.collate import Source, collate_sources
 from genmad.sampling.decode import Written, write_script
 from genmad.sampling.pretrained import Pretrained, load_pretrained
@@ -66,8 +66,8 @@ class Editor:
 
     @torch.no_grad()
     def edit(
-        self, graph: Graph, prompt: str, *, at: str | None = None, reading: str | None = None, samples: int = 1, seed: int = 0,
-        temperature: float = 0.7, ablate: str | None = None,
+        self, graph: Graph, prompt: str, *, at: str | None = None, reading: str | None = None, samples: int = 1,
+        seed: int = 0, temperature: float = 0.7, ablate: str | None = None,
     ) -> tuple[Proposal, ...]:  # fmt: skip
         """The likeliest edit first, then up to `samples - 1` other distinct ones.
 
@@ -79,57 +79,68 @@ class Editor:
         began = time.monotonic()
         graph = canonicalize(graph)
         kit = self.pretrained
-        tokens = kit.reader.read(graph)
-        pieces = kit.reader.text.encode(prompt, tokens.all_names)
+        source, pieces = self._read(graph, prompt, ablate)
+        seen_pieces = source.prompt if ablate == "text" else pieces
+        start = kit.grammar.compile(graph, source.graph, seen_pieces, at=at or "", reading=reading or "").start()
+        encoded = kit.model.encode(collate_sources([source]))
+        rng = torch.Generator().manual_seed(seed)
+
+        def propose(temperature: float, forced: bool) -> Proposal:
+            written = write_script(kit.model, encoded, start, temperature=temperature, rng=rng)
+            return _proposal(graph, prompt, written, pieces, time.monotonic() - began, forced)
+
+        first = propose(0.0, bool(reading))
+        others: dict[str, Proposal] = {}
+        for _ in range(4 * (samples - 1)):
+            if len(others) >= samples - 1:
+                break
+            other = propose(temperature, True)
+            if other.status == "ok" and _key(other) != _key(first):
+                others.setdefault(_key(other), other)
+        return (first, *sorted(others.values(), key=lambda p: -p.log_prob))
+
+    def _read(self, graph: Graph, prompt: str, ablate: str | None) -> tuple[Source, PromptTokens]:
+        """What the model reads, and the prompt as it was before `ablate`."""
+        reader = self.pretrained.reader
+        tokens = reader.read(graph)
+        pieces = reader.text.encode(prompt, tokens.all_names)
         source = Source.of(tokens, pieces, prompt)
         if ablate == "text":
-            source = source.without_text()
-        elif ablate == "structure":
-            source = source.without_structure()
-        encoded = kit.model.encode(collate_sources([source]))
-        start = kit.grammar.compile(graph, tokens, source.prompt if ablate == "text" else pieces, at=at or "", reading=reading or "").start()
-        rng = torch.Generator().manual_seed(seed)
-        best = write_script(kit.model, encoded, start, rng=rng)
-        proposals = [_proposal(graph, prompt, best, pieces, time.monotonic() - began, bool(reading))]
-        seen = {_key(proposals[0])}
-        for _ in range(4 * (samples - 1)):
-            if len(proposals) >= samples:
-                break
-            made = write_script(kit.model, encoded, start, temperature=temperature, rng=rng)
-            proposal = _proposal(graph, prompt, made, pieces, time.monotonic() - began, True)
-            if proposal.status == "ok" and _key(proposal) not in seen:
-                seen.add(_key(proposal))
-                proposals.append(proposal)
-        return (proposals[0], *sorted(proposals[1:], key=lambda p: -p.log_prob))
+            return source.without_text(), pieces
+        return (source.without_structure() if ablate == "structure" else source), pieces
 
 
 def _key(proposal: Proposal) -> str:
     return canonical_hash(proposal.state.graph) if proposal.state is not None else proposal.status
 
 
-def _proposal(graph: Graph, prompt: str, written: Written, pieces: PromptTokens, spent: float, forced: bool) -> Proposal:
+def _proposal(
+    graph: Graph, prompt: str, written: Written, pieces: PromptTokens, spent: float, forced: bool
+) -> Proposal:
+    """What a written script comes to."""
     state = written.state
     readings = _readings(written.first)
-    common = {
-        "confidence": math.exp(written.log_prob), "log_prob": written.log_prob, "reading": state.reading, "readings": readings,
-        "num_tokens": written.num_tokens, "time_s": spent,
-    }  # fmt: skip
-    empty = EditScript()
+    script = EditScript(steps=state.steps)
+    done = Proposal(
+        status="ok", script=script, state=state.edit, confidence=math.exp(written.log_prob), log_prob=written.log_prob,
+        reading=state.reading, readings=readings, num_tokens=written.num_tokens, time_s=spent,
+    )  # fmt: skip
+    nothing = replace(done, status="refused", script=EditScript(), state=None)
     if state.refusal:
         blocked = _blocked(graph, prompt, state.refusal, written.blocked, pieces)
-        return Proposal(status="refused", script=empty, state=None, reason=state.refusal, blocked=blocked, **common)  # type: ignore[arg-type]
+        return replace(nothing, reason=state.refusal, blocked=blocked)
     if not state.is_terminated or state.aborted:
-        return Proposal(status="failed", script=empty, state=None, blocked="no valid step was left", **common)  # type: ignore[arg-type]
+        return replace(nothing, status="failed", blocked="no valid step was left")
     if canonical_hash(state.edit.graph) == canonical_hash(graph):
-        return Proposal(status="refused", script=empty, state=None, reason="already_so", blocked="the edit would change nothing", **common)  # type: ignore[arg-type]
+        return replace(nothing, reason="already_so", blocked="the edit would change nothing")
     close = [r for r in readings if r.probability >= AMBIGUOUS_FROM]
-    if len(close) > 1 and not forced:
-        return Proposal(status="ambiguous", script=EditScript(steps=state.steps), state=state.edit, **common)  # type: ignore[arg-type]
-    return Proposal(status="ok", script=EditScript(steps=state.steps), state=state.edit, **common)  # type: ignore[arg-type]
+    return replace(done, status="ambiguous") if len(close) > 1 and not forced else done
 
 
 def _readings(first: dict[str, float]) -> tuple[Reading, ...]:
-    found = [Reading(name=k[8:], probability=p) for k, p in first.items() if k.startswith("reading:") and p >= NAMED_FROM]
+    found = [
+        Reading(name=k[8:], probability=p) for k, p in first.items() if k.startswith("reading:") and p >= NAMED_FROM
+    ]
     return tuple(sorted(found, key=lambda r: -r.probability))
 
 
@@ -137,18 +148,27 @@ def _blocked(graph: Graph, prompt: str, reason: str, state: GrammarState | None,
     """What stood in the way, as far as the graph itself can tell."""
     if state is not None and state.pending.node:
         for number in dict.fromkeys(pieces.number_values.values()):
-            step = SetAttrs(state.pending.node, ((state.pending.attr, Number.of(number)),))
+            step = _attempted(state, number)
             try:
                 state.edit.step(step)
             except GraphError as error:
                 return str(error)
     if reason == "no_such_target":
         names = sorted({part for block in graph.all_blocks for node in block.nodes for part in _names(node.name)})
-        unknown = [w for w in split_words(prompt) if ("_" in w or "." in w) and w.lower() not in {n.lower() for n in names}]
+        unknown = [
+            w for w in split_words(prompt) if ("_" in w or "." in w) and w.lower() not in {n.lower() for n in names}
+        ]
         near = [n for w in unknown for n in difflib.get_close_matches(w, names, 4, 0.4)]
         head = f"{', '.join(unknown)} stands nowhere in the model" if unknown else "no such place in the model"
         return f"{head}; there are {', '.join(dict.fromkeys([*near, *names]))[:400]}"
     return ""
+
+
+def _attempted(state: GrammarState, number: int) -> SetAttrs | Replace:
+    """The unfinished step, finished with a number of the prompt."""
+    pending = state.pending
+    settings = (*pending.settings, (pending.attr, Number.of(number)))
+    return Replace(pending.node, pending.op, settings) if pending.op else SetAttrs(pending.node, settings)
 
 
 def _names(path: str) -> list[str]:

@@ -5,11 +5,9 @@ from pathlib import Path
 import torch
 
 from genmad.ir import Graph
-from genmad.model.collate import Source, collate_sources, link_choices
+from genmad.model.collate import RESTORE_PROMPT, Source, collate_sources, link_choices
 from genmad.sampling.pretrained import Pretrained, load_pretrained
-from genmad.tokenizer import TokenRef
-
-RESTORE_PROMPT = "restore"
+from genmad.tokenizer import GraphTokens, TokenRef
 
 
 class Probe:
@@ -28,7 +26,7 @@ class Probe:
         ref = TokenRef("node", block, node)
         kit = self.pretrained
         tokens = kit.reader.read(graph, masked=frozenset({ref}))
-        encoded = kit.model.encode(collate_sources([Source.of(tokens, kit.reader.text.encode(RESTORE_PROMPT), RESTORE_PROMPT)]))
+        encoded = kit.model.encode(collate_sources([self._source(tokens)]))
         scores = kit.model.op_logits(encoded)[0, tokens.refs.index(ref)]
         ops = torch.tensor(kit.reader.vocab.family("op"))
         return kit.reader.vocab.tokens[int(ops[scores[ops].argmax()])][3:]
@@ -38,10 +36,13 @@ class Probe:
         """Name of the likeliest producer (node or block input) of a hidden input."""
         kit = self.pretrained
         tokens = kit.reader.read(graph, hidden=frozenset({(block, node, slot)}))
-        source = Source.of(tokens, kit.reader.text.encode(RESTORE_PROMPT), RESTORE_PROMPT)
+        source = self._source(tokens)
         encoded = kit.model.encode(collate_sources([source]))
         consumer = tokens.refs.index(TokenRef("node", block, node))
         zero = torch.zeros(1, dtype=torch.long)
         scores = kit.model.link_logits(encoded, zero + consumer, zero + slot, zero)[0]
         choices = torch.from_numpy(link_choices(source, consumer))
         return tokens.refs[int(scores.masked_fill(~choices, -1e9).argmax())].name
+
+    def _source(self, tokens: GraphTokens) -> Source:
+        return Source.of(tokens, self.pretrained.reader.text.encode(RESTORE_PROMPT), RESTORE_PROMPT)

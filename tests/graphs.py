@@ -1,6 +1,7 @@
 """Small graphs in the shape that importing real models gives: names, scopes, calls and ties as in transformers."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from genmad.ir.build import BlockBuilder, GraphBuilder
 from genmad.ir.graph import Graph
@@ -219,7 +220,11 @@ def resnet_like(stages: Sequence[int] = (2, 2), width: int = 16, classes: int = 
 
 
 def _conv_norm(block: BlockBuilder, x: str, scope: str, out: int, kernel: int, stride: int) -> str:
-    attrs = {"kernel_size": (kernel, kernel), "stride": (stride, stride), "padding": (kernel // 2, kernel // 2)}
+    attrs: dict[str, Any] = {
+        "kernel_size": (kernel, kernel),
+        "stride": (stride, stride),
+        "padding": (kernel // 2, kernel // 2),
+    }
     x = block.add(
         "Conv", x, name=f"{scope}.convolution", scope=f"{scope}.convolution", out_channels=out, bias=False, **attrs
     )

@@ -9,17 +9,31 @@
     integer   := MINUS? digit+ END_NUM
     text      := byte* END_NUM
 
-The structure holds no names: isomorphic graphs give the same ids, and a repeated block the same run of ids. Names (of blocks, values,
-scopes and parameters) are a second sequence, so that decoding gives back the very graph.
+The structure holds no names: isomorphic graphs give the same ids, and a repeated block the same run of ids. Names
+(of blocks, values, scopes and parameters) are a second sequence, so that decoding gives back the very graph.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genmad.ir import CALL, Block, Diagnostic, Graph, GraphBuilder, GraphError, Node, OpSet, SymDim, TensorType, Value, canonicalize, parse_dim
+from genmad.ir import (
+    CALL,
+    Block,
+    Diagnostic,
+    Graph,
+    GraphBuilder,
+    GraphError,
+    Node,
+    OpSet,
+    SymDim,
+    TensorType,
+    Value,
+    canonicalize,
+    parse_dim,
+)
 from genmad.tokenizer.features import GraphReader, GraphTokens
 from genmad.tokenizer.text import PromptTokenizer
 from genmad.tokenizer.vocab import Vocab
@@ -79,7 +93,9 @@ class GraphTokenizer:
             try:
                 names = json.loads(bytes(int(self.vocab.tokens[i][5:]) for i in sequence.names))
             except (ValueError, IndexError) as error:
-                raise GraphError(Diagnostic(where="token names", got=str(error), expected="bytes of a name table")) from error
+                raise GraphError(
+                    Diagnostic(where="token names", got=str(error), expected="bytes of a name table")
+                ) from error
         return _Reader([self.vocab.tokens[i] for i in sequence.structure], names, self.opset).graph()
 
 
@@ -160,6 +176,9 @@ def _names(block: Block) -> list[Any]:
     return [block.name, [v.name for v in block.inputs], nodes]
 
 
+_FROM_TEXT: dict[str, Callable[[str], Any]] = {"FLOAT": float.fromhex, "TEXT": str, "DIM": parse_dim}
+
+
 class _Reader:
     """Recursive descent over token strings; every refusal names the position."""
 
@@ -198,7 +217,7 @@ class _Reader:
         self.take("BLOCK")
         number = len(made)
         name, inputs, nodes = self.names[number] if self.names else (f"block_{number}", None, None)
-        values = []
+        values: list[Value] = []
         while self.word == "INPUT":
             self.at += 1
             label = inputs[len(values)] if inputs else f"x_{len(values)}"
@@ -298,8 +317,8 @@ class _Reader:
                 items.append(self.value())
             self.at += 1
             return tuple(items)
-        text = self.text() if word in ("FLOAT", "TEXT", "DIM") else None
+        text = self.text() if word in _FROM_TEXT else None
         if text is None:
             self.at -= 1
             raise self.refuse("a value")
-        return {"FLOAT": float.fromhex, "TEXT": str, "DIM": parse_dim}[word](text)
+        return _FROM_TEXT[word](text)

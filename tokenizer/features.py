@@ -1,7 +1,7 @@
 """What the graph transformer reads of a graph: one row of integer fields per token, edges, and directed distances.
 
-A token is a block input, a node or a block's output list. Blocks stand one after another, the main block first, so a layer that
-is called twelve times is read once, and its twelve calls are twelve tokens of the main block.
+A token is a block input, a node or a block's output list. Blocks stand one after another, the main block first, so a
+layer that is called twelve times is read once, and its twelve calls are twelve tokens of the main block.
 """
 
 import re
@@ -40,7 +40,9 @@ EDGE_CALL_IN = MAX_SLOT
 EDGE_CALL_OUT = MAX_SLOT + 1
 NUM_EDGE_KINDS = 2 * (MAX_SLOT + 2)
 
-_PSEUDO = ("index", "from_end", "siblings", "width_in", "width_out", "spatial", "rank", "users", "calls", "position", "block")
+_PSEUDO = (
+    "index", "from_end", "siblings", "width_in", "width_out", "spatial", "rank", "users", "calls", "position", "block",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ class GraphTokens:
 
 
 def value_id(value: Any, vocab: Vocab) -> int:
-    """Bucket of an attribute value: exact up to 95, then quarter octaves; strings and booleans hashed to fixed buckets."""
+    """Bucket of an attribute value: exact up to 95, then quarter octaves; fixed buckets for strings and booleans."""
     if isinstance(value, tuple):
         value = value[0] if value else 0
     if value is None:
@@ -161,8 +163,10 @@ class GraphReader:
         layer_index = [layer[(r.block, r.name)][0] if (r.block, r.name) in layer else -1 for r in refs]
         return GraphTokens(
             refs=tuple(refs), op=np.array([row[0] for row in rows], np.int32), fields=fields, values=values,
-            pieces=np.stack([self._pieces(row[2]) for row in rows]), names=tuple(name_forms(row[2]) if row[2] else frozenset() for row in rows),
-            layer_index=np.array(layer_index, np.int32), edges=edges, kinds=kinds, relation=_relations(blocks, refs, index, hidden),
+            pieces=np.stack([self._pieces(row[2]) for row in rows]),
+            names=tuple(name_forms(row[2]) if row[2] else frozenset() for row in rows),
+            layer_index=np.array(layer_index, np.int32), edges=edges, kinds=kinds,
+            relation=_relations(blocks, refs, index, hidden),
         )  # fmt: skip
 
     def _read_block(
@@ -179,7 +183,11 @@ class GraphReader:
         for position, node in enumerate(block.nodes):
             ref = TokenRef("node", block.name, node.name)
             refs.append(ref)
-            pairs = [*common, ("position", 16 * position // max(count, 1)), *self._node_fields(block, node, ref in masked)]
+            pairs = [
+                *common,
+                ("position", 16 * position // max(count, 1)),
+                *self._node_fields(block, node, ref in masked),
+            ]
             if node.name in blind:
                 pairs = [pair for pair in pairs if pair[0] != "width_in"]
             if (block.name, node.name) in layer:
@@ -228,7 +236,10 @@ def _width(shape: tuple[Any, ...]) -> Any:
 
 def _type_fields(value: Value) -> list[tuple[str, int]]:
     width = _width(value.type.shape)
-    return [("rank", value.type.rank), ("width_out", _number_id(float(width)) if isinstance(width, int) else EXACT_VALUES + 63)]
+    return [
+        ("rank", value.type.rank),
+        ("width_out", _number_id(float(width)) if isinstance(width, int) else EXACT_VALUES + 63),
+    ]
 
 
 def _call_counts(graph: Graph) -> dict[str, int]:
@@ -241,7 +252,7 @@ def _call_counts(graph: Graph) -> dict[str, int]:
 
 
 def _layer_positions(graph: Graph) -> dict[tuple[str, str], tuple[int, int, int]]:
-    """(block, call) -> position from the front, from the end, and count, among calls whose names differ in the last number."""
+    """(block, call) -> position from the front and end, and count, among calls named alike but for the last number."""
     table: dict[tuple[str, str], tuple[int, int, int]] = {}
     for block in graph.all_blocks:
         lists: dict[str, list[str]] = {}
@@ -254,14 +265,17 @@ def _layer_positions(graph: Graph) -> dict[tuple[str, str], tuple[int, int, int]
     return table
 
 
-def _edges(blocks: Iterable[Block], index: dict[TokenRef, int], hidden: frozenset[Link]) -> tuple[np.ndarray, np.ndarray]:
+def _token_of(block: Block, value: str, index: dict[TokenRef, int]) -> int:
+    """Graph token of the node or block input that a value comes from."""
+    name = producer(value)
+    return index[TokenRef("node" if name in block.by_name else "input", block.name, name)]
+
+
+def _edges(
+    blocks: Iterable[Block], index: dict[TokenRef, int], hidden: frozenset[Link]
+) -> tuple[np.ndarray, np.ndarray]:
     pairs: list[tuple[int, int]] = []
     kinds: list[int] = []
-
-    def token(block: Block, value: str) -> int:
-        name = producer(value)
-        kind = "node" if name in block.by_name else "input"
-        return index[TokenRef(kind, block.name, name)]
 
     by_name = {block.name: block for block in blocks}
     for block in by_name.values():
@@ -269,25 +283,27 @@ def _edges(blocks: Iterable[Block], index: dict[TokenRef, int], hidden: frozense
             target = index[TokenRef("node", block.name, node.name)]
             for slot, value in enumerate(node.inputs):
                 if value and (block.name, node.name, slot) not in hidden:
-                    pairs.append((token(block, value), target))
+                    pairs.append((_token_of(block, value, index), target))
                     kinds.append(min(slot, MAX_SLOT - 1))
             if node.is_call:
                 callee = by_name[node.callee]
-                for value in callee.inputs[:1]:
-                    pairs.append((target, index[TokenRef("input", callee.name, value.name)]))
+                for entry in callee.inputs[:1]:
+                    pairs.append((target, index[TokenRef("input", callee.name, entry.name)]))
                     kinds.append(EDGE_CALL_IN)
                 pairs.append((index[TokenRef("output", callee.name, "")], target))
                 kinds.append(EDGE_CALL_OUT)
         out = index[TokenRef("output", block.name, "")]
         for slot, value in enumerate(block.outputs):
-            pairs.append((token(block, value), out))
+            pairs.append((_token_of(block, value, index), out))
             kinds.append(min(slot, MAX_SLOT - 1))
     if not pairs:
         return np.zeros((2, 0), np.int32), np.zeros(0, np.int16)
     return np.array(pairs, np.int32).T, np.array(kinds, np.int16)
 
 
-def _relations(blocks: tuple[Block, ...], refs: list[TokenRef], index: dict[TokenRef, int], hidden: frozenset[Link]) -> np.ndarray:
+def _relations(
+    blocks: tuple[Block, ...], refs: list[TokenRef], index: dict[TokenRef, int], hidden: frozenset[Link]
+) -> np.ndarray:
     """Directed distances inside each block, capped at `MAX_DISTANCE`, and call relations between blocks."""
     total = len(refs)
     relation = np.full((total, total), REL_OTHER, np.uint8)
@@ -313,19 +329,17 @@ def _relations(blocks: tuple[Block, ...], refs: list[TokenRef], index: dict[Toke
     return relation
 
 
-def _block_relations(block: Block, first: int, count: int, index: dict[TokenRef, int], hidden: frozenset[Link]) -> np.ndarray:
+def _block_relations(
+    block: Block, first: int, count: int, index: dict[TokenRef, int], hidden: frozenset[Link]
+) -> np.ndarray:
     adjacency = np.zeros((count, count), bool)
     for node in block.nodes:
         at = index[TokenRef("node", block.name, node.name)] - first
         for slot, value in enumerate(node.inputs):
             if value and (block.name, node.name, slot) not in hidden:
-                name = producer(value)
-                kind = "node" if name in block.by_name else "input"
-                adjacency[at, index[TokenRef(kind, block.name, name)] - first] = True
+                adjacency[at, _token_of(block, value, index) - first] = True
     for value in block.outputs:
-        name = producer(value)
-        kind = "node" if name in block.by_name else "input"
-        adjacency[count - 1, index[TokenRef(kind, block.name, name)] - first] = True
+        adjacency[count - 1, _token_of(block, value, index) - first] = True
     out = np.full((count, count), REL_SAME_BLOCK, np.uint8)
     reach = adjacency
     step = adjacency.astype(np.float32)

@@ -11,13 +11,18 @@ from genmad.tokenizer.grammar import GrammarError, GrammarState, SourceGrammar, 
 
 
 def encode_script(
-    source: SourceGrammar, script: EditScript | None, *, reading: str, refusal: str = "", blocked: SetAttrs | None = None
+    source: SourceGrammar,
+    script: EditScript | None,
+    *,
+    reading: str,
+    refusal: str = "",
+    blocked: SetAttrs | Replace | None = None,
 ) -> tuple[list[Token], list[GrammarState]]:
-    """Tokens of a script and the state before each of them. Raises `GrammarError` or `GraphError` where one is not allowed.
+    """Tokens of a script and the state before each. Raises `GrammarError` or `GraphError` where one is not allowed.
 
     Args:
         script: the steps; None when the request is refused before any step.
-        refusal: reason of a refusal. With `blocked`, the script stops inside that step, at the value that the graph cannot take.
+        refusal: reason of a refusal. With `blocked`, the script stops inside that step, at the value that cannot be.
     """
     writer = _Writer(source)
     if script is None:
@@ -27,8 +32,10 @@ def encode_script(
         for step in script.steps:
             writer.step(step)
         if blocked is not None:
-            writer.word("SET")
+            writer.word("SET" if isinstance(blocked, SetAttrs) else "REPLACE")
             writer.node(blocked.node)
+            if isinstance(blocked, Replace):
+                writer.word(f"op:{blocked.op}")
             writer.word(f"attr:{blocked.settings[-1][0]}")
             writer.word(f"refuse:{refusal}")
     writer.word("<eos>")
@@ -46,8 +53,7 @@ class _Writer:
 
     def put(self, token: Token) -> None:
         if token not in self.state.mask():
-            where = self.state.pending.verb or "the start of a step"
-            raise GrammarError(f"token {self.state.describe(token)} does not fit after {where}")
+            raise self.state.misfit(token)
         self.tokens.append(token)
         self.states.append(self.state)
         self.state = self.state.take(token)

@@ -23,6 +23,11 @@ def name_parts(name: str) -> list[str]:
     return _PART.findall(spaced.lower())
 
 
+def _spaced(text: str) -> str:
+    """The text with names taken apart, as `PromptTokenizer.pieces` reads it."""
+    return " ".join(part for word in split_words(text) for part in name_parts(word) or [word])
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptTokens:
     """A prompt as the model reads it. All tuples have one entry per piece.
@@ -65,7 +70,7 @@ class PromptTokenizer:
 
         out = io.BytesIO()
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter([" ".join(w for word in split_words(s) for w in name_parts(word) or [word]) for s in sentences]),
+            sentence_iterator=iter([_spaced(s) for s in sentences]),
             model_writer=out, vocab_size=vocab_size, model_type="unigram", split_digits=True, byte_fallback=False,
             character_coverage=1.0, hard_vocab_limit=False, pad_id=PAD_ID, unk_id=UNK_ID, bos_id=-1, eos_id=-1,
             user_defined_symbols=sorted({s.lower() for s in symbols}), num_threads=1, minloglevel=2,

@@ -15,7 +15,10 @@ MAX_ADDED = 32
 MAX_SLOTS = 12
 
 _STRUCTURE = ("<pad>", "<bos>", "<eos>", "<mask>", "INPUT", "OUTPUT", "CALL")
-_STEPS = ("AT", "TO", "ALL", "DO", "SET", "REPLACE", "ADD", "ADD_CALL", "COPY", "NEW", "REWIRE", "USES", "REMOVE", "END", "ABORT")
+_STEPS = (
+    "AT", "TO", "ALL", "DO", "SET", "REPLACE", "ADD", "ADD_CALL", "COPY", "NEW", "REWIRE", "USES", "REMOVE", "END",
+    "ABORT",
+)  # fmt: skip
 _VALUES = ("NONE", "TRUE", "FALSE", "OLD", "CHANNELS", "HEAD_DIM", "LIKE", "TIMES", "OVER", "END_NUM")
 _SEQUENCE = ("BLOCK", "LINK", "LIST", "END_LIST", "MINUS", "FLOAT", "TEXT", "DIM", "TIE", "END_NODE")
 
@@ -25,8 +28,8 @@ class Vocab:
     """Token strings in id order.
 
     Attributes:
-        tokens: id -> token. Families are told apart by prefix: `op:Linear`, `attr:bias`, `str:tanh`, `digit:7`, `new:0`,
-            `out:1`, `slot:2`, `reading:branch`, `refuse:not_divisible`, `byte:65`; the rest is bare.
+        tokens: id -> token. Families are told apart by prefix: `op:Linear`, `attr:bias`, `str:tanh`, `digit:7`,
+            `new:0`, `out:1`, `slot:2`, `reading:branch`, `refuse:not_divisible`, `byte:65`; the rest is bare.
     """
 
     tokens: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""`python -m genmad.training CONFIG OUT [--resume] [--corpus FOLDER]`: builds the corpus where it is missing, then trains."""
+"""`python -m genmad.training CONFIG OUT [--resume] [--corpus FOLDER]`: builds a missing corpus, then trains."""
 
 import argparse
 import random
@@ -8,10 +8,10 @@ from pathlib import Path
 from genmad.data import corpus
 from genmad.intents.library import sample_example
 from genmad.intents.renaming import rename_modules
+from genmad.model.collate import RESTORE_PROMPT
 from genmad.ops import OPSET
 from genmad.tokenizer import GraphReader, PromptTokenizer, ScriptGrammar, Vocab
 from genmad.training.config import TrainConfig, load_config
-from genmad.training.objectives.restore import RESTORE_PROMPT
 from genmad.training.objectives.scripts import COMPLETION_PROMPTS
 
 
@@ -24,7 +24,7 @@ def build_corpus(config: TrainConfig, folder: Path) -> None:
     """Imports the families of the config, the held-out ones included, into `folder`."""
     settings = config.corpus
     wanted = None if settings.families is None else (*settings.families, *settings.held_out)
-    variants = corpus.family_variants(wanted, settings.variants_per_family, config.seed)
+    variants = corpus.family_variants(wanted, settings.variants_per_family, settings.narrow_per_family, config.seed)
     records, failures = corpus.build(variants, frozenset(settings.held_out), report=say)
     corpus.save(records, failures, folder)
     say(f"corpus: {len(records)} distinct graphs, {len(failures)} failures")
@@ -42,7 +42,9 @@ def train_text(records: list[corpus.ArchRecord], config: TrainConfig, prompts: i
             sentences.append(example.prompt)
     sentences += [n.name for r in records for b in r.graph.all_blocks for n in b.nodes]
     symbols = {*OPSET, *(a.name for op in OPSET.values() for a in op.attrs if len(a.name) > 3 and "_" not in a.name)}
-    return PromptTokenizer.train(sentences, {s for s in symbols if s.isalpha() and len(s) > 3}, vocab_size=config.model.num_pieces)
+    return PromptTokenizer.train(
+        sentences, {s for s in symbols if s.isalpha() and len(s) > 3}, vocab_size=config.model.num_pieces
+    )
 
 
 def main() -> None:

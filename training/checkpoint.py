@@ -3,7 +3,6 @@
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -12,6 +11,7 @@ from genmad.ir import Diagnostic, GenmadError
 from genmad.model import GraphTransformer
 from genmad.tokenizer import GraphReader
 from genmad.training.config import TrainConfig
+from genmad.training.optim import Optimizers
 
 
 class CheckpointError(GenmadError):
@@ -20,38 +20,32 @@ class CheckpointError(GenmadError):
     exit_code = 3
 
 
-def save_state(out: Path, model: GraphTransformer, optimizer: Any, step: int) -> None:
-    """Weights, Adam moments and the step, replaced in one rename."""
+def save_state(out: Path, model: GraphTransformer, optimizers: Optimizers, step: int) -> None:
+    """Weights, optimiser moments and the step, replaced in one rename."""
     tensors = {f"model.{k}": v.detach().contiguous().cpu() for k, v in model.state_dict().items()}
-    plain = getattr(optimizer, "optimizer", optimizer)
-    for group in plain.param_groups:
-        for parameter in group["params"]:
-            state = plain.state.get(parameter, {})
-            name = f"{_position(plain, parameter)}"
-            tensors |= {f"optimizer.{name}.{k}": torch.as_tensor(v).detach().cpu().contiguous() for k, v in state.items()}
+    for position, parameter, part in optimizers.states():
+        found = part.state.get(parameter, {})
+        tensors |= {
+            f"optimizer.{position}.{k}": torch.as_tensor(v).detach().cpu().contiguous() for k, v in found.items()
+        }
     save_file(tensors, out / "state.safetensors.new", metadata={"step": str(step)})
     os.replace(out / "state.safetensors.new", out / "state.safetensors")
     (out / "state.json").write_text(json.dumps({"step": step}), encoding="utf-8")
 
 
-def _position(optimizer: torch.optim.Optimizer, parameter: torch.Tensor) -> int:
-    everything = [p for group in optimizer.param_groups for p in group["params"]]
-    return next(i for i, p in enumerate(everything) if p is parameter)
-
-
-def load_state(out: Path, model: GraphTransformer, optimizer: torch.optim.Optimizer) -> int:
+def load_state(out: Path, model: GraphTransformer, optimizers: Optimizers) -> int:
     """Restores what `save_state` wrote and gives the step to go on from. Raises `CheckpointError`."""
     path = out / "state.safetensors"
     if not path.exists():
-        raise CheckpointError(str(Diagnostic(where=str(out), got="no state.safetensors", expected="a run that has saved its state")))
+        where, got = str(out), "no state.safetensors"
+        raise CheckpointError(str(Diagnostic(where=where, got=got, expected="a run that has saved its state")))
     tensors = load_file(path)
     model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
-    everything = [p for group in optimizer.param_groups for p in group["params"]]
-    for i, parameter in enumerate(everything):
-        prefix = f"optimizer.{i}."
-        state = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
-        if state:
-            optimizer.state[parameter] = state
+    for position, parameter, part in optimizers.states():
+        prefix = f"optimizer.{position}."
+        found = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+        if found:
+            part.state[parameter] = found
     return int(json.loads((out / "state.json").read_text(encoding="utf-8"))["step"])
 
 

@@ -1,6 +1,7 @@
 """Settings of a training run, read from one YAML file."""
 
 from pathlib import Path
+from typing import Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -26,6 +27,7 @@ class CorpusConfig(Strict):
     families: tuple[str, ...] | None = None
     held_out: tuple[str, ...]
     variants_per_family: int = Field(6, ge=1)
+    narrow_per_family: int = Field(3, ge=0)
 
 
 class ModelSizes(Strict):
@@ -49,7 +51,7 @@ class TrainConfig(Strict):
         tokens_per_batch: graph tokens in a batch of scripts, padding included; the batch size follows from it.
         completion_share: share of scripts that complete an incomplete graph; the rest are prompted edits.
         rename_share: share of graphs whose modules are renamed at random.
-        restore_weight: weight of the masked-op and link-completion losses.
+        restore_weight: weight of the masked-op and link-completion losses; `restore_every`: in every so manieth step.
         threads, workers: torch threads, and processes that make examples.
     """
 
@@ -58,6 +60,7 @@ class TrainConfig(Strict):
     model: ModelSizes = ModelSizes()
     steps: int = Field(ge=1)
     warmup_steps: int = 100
+    optimizer: Literal["muon", "adamw"] = "muon"
     learning_rate: float = 1e-3
     weight_decay: float = 0.02
     tokens_per_batch: int = 3000
@@ -67,6 +70,7 @@ class TrainConfig(Strict):
     rename_share: float = 0.5
     word_dropout: float = 0.04
     restore_weight: float = 0.5
+    restore_every: int = Field(1, ge=1)
     threads: int = 1
     workers: int = 1
     save_every: int = 200
@@ -85,7 +89,11 @@ def load_config(path: Path) -> TrainConfig:
         raise ConfigError(str(Diagnostic(where=str(path), got=str(error), expected="a readable YAML file"))) from error
     except ValidationError as error:
         lines = [
-            str(Diagnostic(where=f"{path}: {'.'.join(map(str, e['loc']))}", got=repr(e.get("input"))[:60], expected=e["msg"]))
+            str(
+                Diagnostic(
+                    where=f"{path}: {'.'.join(map(str, e['loc']))}", got=repr(e.get("input"))[:60], expected=e["msg"]
+                )
+            )
             for e in error.errors()
         ]
         raise ConfigError("\n".join(lines)) from error

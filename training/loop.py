@@ -1,7 +1,6 @@
 """The training loop: accelerate for devices and precision, one config, resumable to the step."""
 
 import json
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from genmad.tokenizer.features import NUM_EDGE_KINDS, NUM_RELATIONS, NUM_VALUES
 from genmad.training.checkpoint import load_state, save_pretrained, save_state
 from genmad.training.config import TrainConfig
 from genmad.training.objectives.restore import restore_loss
+from genmad.training.optim import learning_rate_at, make_optimizers
 from genmad.training.stream import TrainBatch, TrainStream, pick_first
 
 
@@ -37,78 +37,103 @@ def model_config(config: TrainConfig, reader: GraphReader) -> GraphTransformerCo
     sizes = config.model
     return GraphTransformerConfig(
         num_words=len(reader.vocab), num_fields=reader.num_fields, num_values=NUM_VALUES, num_pieces=len(reader.text),
-        num_relations=NUM_RELATIONS, num_edge_kinds=NUM_EDGE_KINDS, hidden_size=sizes.hidden_size, num_heads=sizes.num_heads,
-        num_text_layers=sizes.num_text_layers, num_encoder_layers=sizes.num_encoder_layers,
+        num_relations=NUM_RELATIONS, num_edge_kinds=NUM_EDGE_KINDS, hidden_size=sizes.hidden_size,
+        num_heads=sizes.num_heads, num_text_layers=sizes.num_text_layers, num_encoder_layers=sizes.num_encoder_layers,
         num_decoder_layers=sizes.num_decoder_layers, dropout=sizes.dropout,
     )  # fmt: skip
 
 
-def learning_rate_at(step: int, config: TrainConfig) -> float:
-    """Linear warm-up, then cosine decay to 2 % of the peak."""
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
-    done = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
-    return config.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
-
-
-def losses(model: GraphTransformer, batch: TrainBatch, config: TrainConfig, bos: int) -> tuple[torch.Tensor, dict[str, float]]:
+def losses(
+    model: GraphTransformer, batch: TrainBatch, config: TrainConfig, bos: int, *, restores: bool
+) -> tuple[torch.Tensor, dict[str, float]]:
     """The step's loss and what is logged of it. Scripts weigh alike whatever their length."""
     token_loss, right = model.script_loss(batch.source, batch.script, bos)
     real = batch.script.kind_BL >= 0
     per_script = token_loss.sum(1) / real.sum(1).float().sqrt() / 3.0
-    restored, accuracy = restore_loss(model, batch.restore)
-    loss = per_script.mean() + config.restore_weight * restored
+    loss, accuracy = per_script.mean(), {}
+    if restores:
+        restored, accuracy = restore_loss(model, batch.restore)
+        loss = loss + config.restore_weight * restored
     whole = (right | ~real).all(1).float().mean()
     log = {"script_nll": float((token_loss.sum() / real.sum()).detach()), "script_exact": float(whole)}
     return loss, log | {name: float(value) for name, value in accuracy.items()}
 
 
+class ProgressLog:
+    """Means over `log_every` steps, as rows of `log.jsonl`."""
+
+    def __init__(self, config: TrainConfig, start: int, path: Path, report: Callable[[dict[str, Any]], None]) -> None:
+        self._config, self._start, self._path, self._report = config, start, path, report
+        self._began = time.monotonic()
+        self._sums: dict[str, list[float]] = {}
+        self.last: dict[str, float] = {}
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._began
+
+    def add(self, step: int, values: dict[str, float]) -> None:
+        """Counts one step in, and writes a row where one is due."""
+        config = self._config
+        for name, value in values.items():
+            self._sums.setdefault(name, []).append(value)
+        if (step + 1) % config.log_every and step + 1 != config.steps:
+            return
+        left = self.seconds / (step + 1 - self._start) * (config.steps - step - 1)
+        means = {name: round(sum(found) / len(found), 4) for name, found in self._sums.items()}
+        self.last = {"step": step + 1, **means, "seconds": round(self.seconds), "left": round(left)}
+        self._report(self.last)
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(self.last) + "\n")
+        self._sums = {}
+
+
 def train(
     config: TrainConfig, records: list[ArchRecord], reader: GraphReader, grammar: ScriptGrammar, out: Path, *,
-    resume: bool = False, report: Callable[[dict[str, Any]], None] = lambda row: None,
+    resume: bool = False, report: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> TrainResult:  # fmt: skip
     """Runs `config.steps` steps, saving the state every `save_every` and the model at the end into `out`."""
     torch.set_num_threads(config.threads)
     set_seed(config.seed)
     accelerator = Accelerator(mixed_precision=config.mixed_precision, cpu=not torch.cuda.is_available())
-    model = GraphTransformer(model_config(config, reader))
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    plain = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98))
-    start = load_state(out, model, optimizer) if resume else 0
-    model, optimizer = accelerator.prepare(model, optimizer)
+    model = GraphTransformer(model_config(config, reader)).to(accelerator.device)
+    optimizers = make_optimizers(model, config)
+    start = load_state(out, model, optimizers) if resume else 0
     stream = TrainStream(records, reader, grammar, config)
+    count, rank = accelerator.num_processes, accelerator.process_index
     loader = DataLoader(
-        stream, batch_size=1, sampler=range(start, config.steps), collate_fn=pick_first, num_workers=config.workers,
-        prefetch_factor=6 if config.workers else None,
+        stream, batch_size=1, sampler=range(start * count + rank, config.steps * count, count), collate_fn=pick_first,
+        num_workers=config.workers, prefetch_factor=6 if config.workers else None,
     )  # fmt: skip
-    began, bos, row, sums = time.monotonic(), reader.vocab.id("<bos>"), {}, {}
+    progress = ProgressLog(config, start, out / "log.jsonl", report)
+    bos = reader.vocab.id("<bos>")
     for step, batch in enumerate(loader, start):
         torch.manual_seed(config.seed * 1_000_003 + step)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate_at(step, config)
-        batch = _to(batch, accelerator.device)
+        optimizers.set_learning_rate(learning_rate_at(step, config))
+        restores = step % config.restore_every == 0
         with accelerator.autocast():
-            loss, log = losses(accelerator.unwrap_model(model), batch, config, bos)
+            loss, log = losses(model, _to(batch, accelerator.device), config, bos, restores=restores)
         accelerator.backward(loss)
-        accelerator.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        sums = {k: sums.get(k, 0.0) + v for k, v in log.items()}
-        if (step + 1) % config.log_every == 0 or step + 1 == config.steps:
-            count = (step % config.log_every) + 1
-            spent = time.monotonic() - began
-            left = spent / (step + 1 - start) * (config.steps - step - 1)
-            row = {"step": step + 1, **{k: round(v / count, 4) for k, v in sums.items()}, "seconds": round(spent), "left": round(left)}
-            report(row)
-            with (out / "log.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-            sums = {}
-        if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
-            save_state(out, accelerator.unwrap_model(model), optimizer, step + 1)
-    save_pretrained(out / "model", accelerator.unwrap_model(model), reader, config)
-    return TrainResult(last=row, steps=config.steps - start, seconds=time.monotonic() - began)
+        _share_gradients(model, accelerator)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizers.step()
+        optimizers.zero_grad()
+        if accelerator.is_main_process:
+            progress.add(step, log)
+            if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
+                save_state(out, model, optimizers, step + 1)
+    if accelerator.is_main_process:
+        save_pretrained(out / "model", model, reader, config)
+    return TrainResult(last=progress.last, steps=config.steps - start, seconds=progress.seconds)
+
+
+def _share_gradients(model: GraphTransformer, accelerator: Accelerator) -> None:
+    """Means of the gradients over all processes; nothing to do with one."""
+    if accelerator.num_processes == 1:
+        return
+    for parameter in model.parameters():
+        gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        parameter.grad = accelerator.reduce(gradient, "mean")
 
 
 def _to(batch: TrainBatch, device: torch.device) -> TrainBatch:
@@ -116,4 +141,6 @@ def _to(batch: TrainBatch, device: torch.device) -> TrainBatch:
     if device.type == "cpu":
         return batch
     restore = {k: getattr(batch.restore, k).to(device) for k in batch.restore.__dataclass_fields__}
-    return TrainBatch(source=batch.source.to(device), script=batch.script.to(device), restore=type(batch.restore)(**restore))
+    return TrainBatch(
+        source=batch.source.to(device), script=batch.script.to(device), restore=type(batch.restore)(**restore)
+    )

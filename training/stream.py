@@ -1,4 +1,4 @@
-"""The batches of a run: batch k depends on the seed and k alone, so a resumed run sees what an uninterrupted one would have seen."""
+"""The batches of a run: batch k depends on the seed and k alone, so a resumed run sees what an unbroken one would."""
 
 import random
 from collections.abc import Sequence
@@ -37,9 +37,11 @@ class _Entry:
 
 
 class TrainStream(Dataset[TrainBatch]):
-    """Batch k of the run, made on demand. Graphs of like size come together; within a size, families are equally likely."""
+    """Batch k of the run, made on demand. Graphs of like size come together; within a size, families weigh alike."""
 
-    def __init__(self, records: Sequence[ArchRecord], reader: GraphReader, grammar: ScriptGrammar, config: TrainConfig) -> None:
+    def __init__(
+        self, records: Sequence[ArchRecord], reader: GraphReader, grammar: ScriptGrammar, config: TrainConfig
+    ) -> None:
         self.reader, self.grammar, self.config = reader, grammar, config
         self._buckets: list[dict[str, list[_Entry]]] = [{} for _ in BUCKETS]
         for record in records:
@@ -76,7 +78,9 @@ class TrainStream(Dataset[TrainBatch]):
             return completion_example(self._renamed(entry.graph, rng), self.reader, self.grammar, rng)
         if rng.random() < self.config.rename_share:
             graph = rename_modules(entry.graph, rng)
-            return edit_example(graph, self.reader.read(graph), self.reader, self.grammar, rng, self.config.word_dropout)
+            return edit_example(
+                graph, self.reader.read(graph), self.reader, self.grammar, rng, self.config.word_dropout
+            )
         if entry.tokens is None:
             entry.tokens = self.reader.read(entry.graph)
         return edit_example(entry.graph, entry.tokens, self.reader, self.grammar, rng, self.config.word_dropout)

@@ -21,12 +21,48 @@ app = typer.Typer(
     name="genmad", add_completion=False, no_args_is_help=True, rich_markup_mode=None,
     pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
     help="Edit neural network architectures by a sentence.",
+    epilog='Start with: genmad edit gpt2 "add local attention to the last layer" -o edited/\n\n'
+    "Exit codes: 0 ok, 2 usage, 3 source unreadable, 4 request refused, 5 no valid result, 6 ambiguous.",
 )  # fmt: skip
 COMMANDS: dict[str, Callable[..., int]] = {
     "edit": edit, "inspect": inspect, "check": check, "diff": diff, "export": export, "eval": evaluate,
 }  # fmt: skip
+# Command -> its line in `genmad --help`, and what its own help shows as examples.
+_HELP: dict[str, tuple[str, tuple[str, ...]]] = {
+    "edit": (
+        "Change a model by a sentence and hand over the result.",
+        (
+            'genmad edit gpt2 "add local attention to the last layer" -o edited/',
+            'genmad edit bert "add lora of rank 8 to the query projections" --dry-run',
+            'genmad edit my.pkg:make "make layer 2 wider" --input x=1x3x64x64 -o new.onnx',
+            "genmad edit gpt2 --recipe edited/recipe.yaml -o again/",
+        ),
+    ),
+    "inspect": (
+        "Show a model's graph with shapes and costs.",
+        ("genmad inspect gpt2", "genmad inspect model.onnx --depth 0", "genmad inspect bert --json"),
+    ),
+    "check": (
+        "Check that a model is valid, up to running it.",
+        ("genmad check gpt2", "genmad check model.onnx --level 4"),
+    ),
+    "diff": (
+        "Compare two models node by node.",
+        ("genmad diff gpt2 edited/", "genmad diff before.onnx after.onnx --json"),
+    ),
+    "export": (
+        "Write a model as ONNX or PyTorch code.",
+        ("genmad export gpt2 -o gpt2/", "genmad export llama -o llama.onnx --no-weights"),
+    ),
+    "eval": (
+        "Measure the generator.",
+        ("genmad eval list", "genmad eval edits --quick --json", "genmad eval timing -n 3"),
+    ),
+}
 for _name, _function in COMMANDS.items():
-    app.command(_name)(_function)
+    _line, _examples = _HELP[_name]
+    # \b keeps the lines as they are.
+    app.command(_name, short_help=_line, epilog="\b\nExamples:\n" + "\n".join(f"  {e}" for e in _examples))(_function)
 
 
 @app.callback(invoke_without_command=True)

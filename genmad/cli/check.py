@@ -12,7 +12,9 @@ from genmad.cli.output import Progress, emit_json, quiet_stdout, show
 
 def check(
     model: Model,
-    level: Annotated[int, typer.Option("--level", help="Highest level to check.", min=1, max=5)] = 5,
+    level: Annotated[
+        int, typer.Option("--level", help="Highest level to check (1 to 5).", metavar="N", min=1, max=5)
+    ] = 5,
     inputs: Inputs = None,
     as_json: Json = False,
 ) -> int:

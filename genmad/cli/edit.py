@@ -8,40 +8,48 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from genmad.cli.options import Force, Inputs, Json, Model, load_model
+from genmad.cli.options import Checkpoint, Force, Inputs, Json, Model, check_checkpoint, load_model
 from genmad.cli.output import Progress, emit_json, quiet_stdout, show
 
 if TYPE_CHECKING:
+    from genmad.recipe import Recipe
     from genmad.session import Architecture, Edited
 
 
 def edit(
     model: Model,
-    prompt: Annotated[str, typer.Argument(help="What to change, in a sentence.", show_default=False)] = "",
+    prompt: Annotated[
+        str, typer.Argument(help="What to change, in a sentence.", metavar="PROMPT", show_default=False)
+    ] = "",
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="A new folder, or a name that ends in .onnx.")
+        Path | None, typer.Option("-o", "--output", help="A new folder, or a name that ends in .onnx.", metavar="PATH")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and the diff; write nothing.")] = False,
     at: Annotated[
         str | None, typer.Option("--at", help="Where, as a path that `genmad inspect` shows.", metavar="NODE")
     ] = None,
     reading: Annotated[
-        str | None, typer.Option("--reading", help="Which reading of the prompt to take.", metavar="NAME")
+        str | None,
+        typer.Option("--reading", help="Which reading of the prompt to take, as the plan names them.", metavar="NAME"),
     ] = None,
     samples: Annotated[
-        int, typer.Option("--samples", help="How many answers to ask for; the best is taken.", min=1, max=64)
+        int,
+        typer.Option(
+            "--samples", help="How many answers to ask for (1 to 64); the best is taken.", metavar="N", min=1, max=64
+        ),
     ] = 1,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of sampling and of new weights.", min=0)] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of sampling and of new weights.", metavar="N", min=0)] = 0,
     no_weights: Annotated[bool, typer.Option("--no-weights", help="The architecture only.")] = False,
     init: Annotated[
-        str, typer.Option("--init", help="How additions start: preserve (outputs stay as they are) or random.")
+        str,
+        typer.Option(
+            "--init", help="How additions start: preserve (outputs stay as they are) or random.", metavar="HOW"
+        ),
     ] = "preserve",
     recipe: Annotated[
-        Path | None, typer.Option("--recipe", help="Replay a recipe.yaml instead of reading a prompt.")
+        Path | None, typer.Option("--recipe", help="Replay a recipe.yaml instead of reading a prompt.", metavar="FILE")
     ] = None,
-    checkpoint: Annotated[
-        str | None, typer.Option("--model", help="Folder of another generator checkpoint.", metavar="CHECKPOINT")
-    ] = None,
+    checkpoint: Checkpoint = None,
     inputs: Inputs = None,
     force: Force = False,
     as_json: Json = False,
@@ -49,14 +57,16 @@ def edit(
     """Change a model by a sentence and hand over ONNX, PyTorch code, weights, a report and a recipe."""
     from genmad.report import EditError
 
-    _check_usage(prompt, output, dry_run, reading, init, recipe, force)
     start = time.perf_counter()
+    _check_usage(prompt, output, dry_run, reading, init, recipe, force)
+    check_checkpoint(checkpoint)
+    steps = None if recipe is None else _read_recipe(recipe)
     with quiet_stdout(as_json), Progress().running("starting") as progress:
         source = load_model(model, inputs, weights=not (no_weights or dry_run), progress=progress)
         source.clock.began = start
         try:
-            if recipe is not None:
-                edited = _replayed(source, recipe, init)
+            if steps is not None:
+                edited = source.replay(steps, init=init)
             else:
                 edited = _edited(source, prompt, at, reading, samples, seed, init, checkpoint)
             _require_valid(edited)
@@ -89,11 +99,13 @@ def _check_usage(
         check_prompt(prompt)
     elif prompt:
         got, expected = "a prompt and --recipe", "one of them"
-        raise UsageError(Diagnostic(where="genmad edit", got=got, expected=expected))
+        raise UsageError(Diagnostic(where="genmad edit", got=got, expected=expected, fix="leave the prompt out"))
     if init not in ("preserve", "random"):
-        raise UsageError(Diagnostic(where="--init", got=init, expected="preserve or random"))
+        fix = "leave it out for preserve"
+        raise UsageError(Diagnostic(where="--init", got=init, expected="preserve or random", fix=fix))
     if reading is not None and reading not in READINGS:
-        raise UsageError(Diagnostic(where="--reading", got=reading, expected=f"one of {', '.join(READINGS)}"))
+        expected, fix = f"one of {', '.join(READINGS)}", "leave it out to take the likeliest one"
+        raise UsageError(Diagnostic(where="--reading", got=reading, expected=expected, fix=fix))
     if output is None and not dry_run:
         fix = "add -o edited/, or --dry-run to see the plan only"
         expected = "-o FOLDER or -o FILE.onnx"
@@ -102,10 +114,10 @@ def _check_usage(
         check_target(output, force=force)
 
 
-def _replayed(source: Architecture, recipe: Path, init: str) -> Edited:
+def _read_recipe(path: Path) -> Recipe:
     from genmad.recipe import Recipe
 
-    return source.replay(Recipe.read(recipe), init=init)
+    return Recipe.read(path)
 
 
 def _edited(

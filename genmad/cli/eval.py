@@ -6,15 +6,16 @@ from typing import Annotated, Any
 
 import typer
 
-from genmad.cli.options import Json
+from genmad.cli.options import Checkpoint, Json, check_checkpoint
 from genmad.cli.output import Progress, emit_json, quiet_stdout, show
 
 
 def evaluate(
-    name: Annotated[str, typer.Argument(help="Which evaluation; `list` names them.")],
+    name: Annotated[str, typer.Argument(help="Which evaluation; `list` names them.", metavar="NAME")],
     quick: Annotated[bool, typer.Option("--quick", help="A small version, for continuous integration.")] = False,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the requests that are drawn.", min=0)] = 0,
-    n: Annotated[int | None, typer.Option("--n", help="How many items.", min=1)] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the requests that are drawn.", metavar="N", min=0)] = 0,
+    n: Annotated[int | None, typer.Option("-n", "--n", help="How many items.", metavar="N", min=1)] = None,
+    checkpoint: Checkpoint = None,
     as_json: Json = False,
 ) -> int:
     """Measure the generator: metrics, baselines and failures."""
@@ -26,8 +27,9 @@ def evaluate(
         return 0
     if name not in registry:
         raise _unknown(name, list(registry))
+    check_checkpoint(checkpoint)
     with quiet_stdout(as_json), Progress().running(f"eval {name}"):
-        result: dict[str, Any] = import_module(registry[name]).run(quick=quick, seed=seed, n=n)
+        result: dict[str, Any] = import_module(registry[name]).run(quick=quick, seed=seed, n=n, checkpoint=checkpoint)
     if as_json:
         emit_json(result)
     else:
@@ -39,7 +41,8 @@ def _unknown(name: str, known: list[str]) -> Exception:
     from genmad.ir.diagnostics import Diagnostic
     from genmad.report import UsageError
 
-    return UsageError(Diagnostic(where="genmad eval", got=name, expected=f"one of {', '.join(known)}"))
+    fix = "genmad eval list names them"
+    return UsageError(Diagnostic(where="genmad eval", got=name, expected=f"one of {', '.join(known)}", fix=fix))
 
 
 def _lines(result: dict[str, Any]) -> list[str]:

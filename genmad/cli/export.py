@@ -13,7 +13,9 @@ from genmad.cli.output import Progress, emit_json, quiet_stdout, show
 
 def export(
     model: Model,
-    output: Annotated[Path, typer.Option("-o", "--output", help="A new folder, or a name that ends in .onnx.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="A new folder, or a name that ends in .onnx.", metavar="PATH")
+    ],
     no_weights: Annotated[bool, typer.Option("--no-weights", help="The architecture only.")] = False,
     inputs: Inputs = None,
     force: Force = False,

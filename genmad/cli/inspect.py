@@ -12,7 +12,9 @@ from genmad.cli.output import Progress, emit_json, quiet_stdout, show
 
 def inspect(
     model: Model,
-    depth: Annotated[int | None, typer.Option("--depth", help="How many levels of blocks to open.", min=0)] = None,
+    depth: Annotated[
+        int | None, typer.Option("--depth", help="How many levels of blocks to open.", metavar="N", min=0)
+    ] = None,
     inputs: Inputs = None,
     as_json: Json = False,
 ) -> int:

@@ -52,7 +52,7 @@ def show_error(error: GenmadError) -> None:
         screen.print(f"  got:      {item.got}", markup=False)
         screen.print(f"  expected: {item.expected}", markup=False)
         if item.fix:
-            screen.print(f"  try:      {item.fix}", markup=False)
+            screen.print(f"  fix:      {item.fix}", markup=False)
 
 
 class Progress:

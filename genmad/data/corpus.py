@@ -1,12 +1,13 @@
-"""The corpus of architecture graphs: built from the configs that packages ship, split by model family, stored with `datasets`."""
+"""The corpus of architecture graphs: built from configs of known families, split by family, stored with `datasets`."""
 
 import json
+import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genmad.ir import Graph, GraphError, canonical_hash, canonicalize, from_json, to_json
+from genmad.ir import Diagnostic, Graph, GraphError, canonical_hash, canonicalize, from_json, to_json
 
 SPLITS = ("train", "heldout")
 
@@ -39,17 +40,23 @@ class Failure:
 
 
 def build(
-    variants: Iterable[tuple[str, str, Callable[[], Graph]]], heldout: frozenset[str], *, report: Callable[[str], None] = lambda _: None
+    variants: Iterable[tuple[str, str, Callable[[], Graph]]],
+    heldout: frozenset[str],
+    *,
+    report: Callable[[str], None] = lambda _: None,
 ) -> tuple[list[ArchRecord], list[Failure]]:
-    """Imports every (family, variant, maker); one bad model never stops it. Duplicates by canonical hash are dropped, first one kept;
-    a graph that a held-out family shares with a training family is dropped from training."""
+    """Imports every (family, variant, maker); one bad model never stops it.
+
+    Duplicates by canonical hash are dropped, first one kept; a graph that a held-out family shares with a training
+    family is dropped from training.
+    """
     records: dict[str, ArchRecord] = {}
     failures = []
     for family, variant, make in variants:
         try:
             graph = canonicalize(make())
             key = canonical_hash(graph)
-        except Exception as error:  # noqa: BLE001 - the table of failures is part of the result
+        except Exception as error:
             failures.append(Failure(family=family, variant=variant, reason=f"{type(error).__name__}: {error}"[:300]))
             report(f"{family} {variant}: failed, {failures[-1].reason[:100]}")
             continue
@@ -67,7 +74,13 @@ def save(records: Iterable[ArchRecord], failures: Iterable[Failure], folder: Pat
 
     disable_progress_bars()
     rows = [
-        {"family": r.family, "variant": r.variant, "split": r.split, "hash": r.hash, "graph": json.dumps(to_json(r.graph))}
+        {
+            "family": r.family,
+            "variant": r.variant,
+            "split": r.split,
+            "hash": r.hash,
+            "graph": json.dumps(to_json(r.graph)),
+        }
         for r in records
     ]
     Dataset.from_list(rows).save_to_disk(str(folder))
@@ -86,13 +99,16 @@ def load(folder: Path, split: str | None = None) -> list[ArchRecord]:
 def _record(row: dict[str, Any]) -> ArchRecord:
     graph = from_json(json.loads(row["graph"]))
     if row["split"] not in SPLITS:
-        raise GraphError()
+        expected = f"one of {', '.join(SPLITS)}"
+        raise GraphError(Diagnostic(where="corpus", got=f"split {row['split']!r}", expected=expected))
     return ArchRecord(family=row["family"], variant=row["variant"], split=row["split"], hash=row["hash"], graph=graph)
 
 
-def family_variants(families: Iterable[str] | None, per_family: int, seed: int) -> Iterator[tuple[str, str, Callable[[], Graph]]]:
-    """Makers of small variants of every known family (`genmad.data.families`), at varied depths and widths."""
-    from genmad.data.families import FAMILIES, Family
+def family_variants(
+    families: Iterable[str] | None, per_family: int, narrow: int, seed: int
+) -> Iterator[tuple[str, str, Callable[[], Graph]]]:
+    """Makers of every known family (`genmad.data.families`): sizes as they occur in practice, and `narrow` more."""
+    from genmad.data.families import FAMILIES, Family, narrow_size
     from genmad.importers.from_hf import import_config
 
     def maker(family: Family, settings: dict[str, Any]) -> Callable[[], Graph]:
@@ -100,5 +116,7 @@ def family_variants(families: Iterable[str] | None, per_family: int, seed: int) 
 
     for family in FAMILIES:
         if families is None or family.model_type in families:
-            for i, settings in enumerate(family.variants(seed, per_family)):
+            rng = random.Random(f"narrow {family.model_type} {seed}")
+            small = [dict(family.config(narrow_size(rng))) for _ in range(narrow)]
+            for i, settings in enumerate([*family.variants(seed, per_family), *small]):
                 yield family.model_type, f"v{i}", maker(family, settings)

@@ -101,6 +101,22 @@ def random_size(rng: random.Random) -> Size:
     )
 
 
+def narrow_size(rng: random.Random) -> Size:
+    """Narrow, so that one forward pass is quick, and of any depth, so that "layer 7" can be asked for."""
+    heads = rng.choice((2, 4, 8))
+    return Size(
+        depth=rng.choice((2, 3, 4, 6, 8, 12)),
+        heads=heads,
+        head_dim=rng.choice((8, 16)),
+        kv_heads=rng.choice([k for k in (1, 2, 4, heads) if heads % k == 0]),
+        ffn=rng.choice((64, 96, 128)),
+        image=rng.choice((32, 64)),
+        activation=rng.choice(("gelu", "relu", "silu")),
+        window=rng.choice((5, 16, 64)),
+        labels=rng.choice((7, 10)),
+    )
+
+
 def _stages(size: Size, count: int = 4) -> list[int]:
     """Layers per stage, most in the third one, as ResNet and its successors have it."""
     base = max(1, min(size.depth, 6) // 2)
@@ -231,8 +247,8 @@ def _regnet(s: Size) -> dict[str, Any]:
 
 
 def _mobilenet(s: Size) -> dict[str, Any]:
-    return {"depth_multiplier": {2: 0.35, 4: 0.5, 6: 0.75, 8: 1.0, 12: 1.3, 16: 1.4}.get(s.heads, 1.0) if s.image > 64 else 0.35,
-            "image_size": s.image, "num_labels": s.labels}  # fmt: skip
+    multiplier = {2: 0.35, 4: 0.5, 6: 0.75, 8: 1.0, 12: 1.3, 16: 1.4}[s.heads] if s.image > 64 else 0.35
+    return {"depth_multiplier": multiplier, "image_size": s.image, "num_labels": s.labels}
 
 
 def _efficientnet(s: Size) -> dict[str, Any]:

@@ -89,18 +89,6 @@ class Outcome:
         return rank, -self.confidence
 
 
-def contradicts(request: Request) -> bool:
-    """Whether the two requests of a sentence undo each other, as attention replaced and then given other heads."""
-    if request.intent != "both":
-        return False
-    first, second = dict(request.values)["parts"]
-    names = {first.intent, second.intent}
-    shared = set(first.layers) & set(second.layers)
-    return bool(shared) and bool(
-        names & {"remove_module", "long_conv"} or names <= {"num_heads", "kv_heads", "gqa_to_mqa"}
-    )
-
-
 def draw_trials(
     graphs: Mapping[str, Sequence[Graph]], sample: Sampler, *, count: int, rng: random.Random
 ) -> Iterator[Trial]:
@@ -112,7 +100,7 @@ def draw_trials(
         for _ in range(MAX_DRAWS):
             graph = rng.choice(list(graphs[family]))
             example = sample(graph, rng, intent=None, unseen=unseen)
-            if example is not None and example.seen is not unseen and not contradicts(example.request):
+            if example is not None and example.seen is not unseen:
                 yield Trial(family=family, graph=graph, example=replace(example, family=family))
                 break
         else:

@@ -66,24 +66,6 @@ def held_out_families() -> tuple[str, ...]:
     return tuple(names)
 
 
-def small_size(rng: random.Random) -> "Size":
-    """Narrow, so that one forward pass is quick, and of any depth, so that "layer 7" is asked for too."""
-    from genmad.data.families import Size
-
-    heads = rng.choice((2, 4, 8))
-    return Size(
-        depth=rng.choice((2, 3, 4, 6, 8, 12)),
-        heads=heads,
-        head_dim=rng.choice((8, 16)),
-        kv_heads=rng.choice([k for k in (1, 2, 4, heads) if heads % k == 0]),
-        ffn=rng.choice((64, 96, 128)),
-        image=rng.choice((32, 64)),
-        activation=rng.choice(("gelu", "relu", "silu")),
-        window=rng.choice((5, 16, 64)),
-        labels=rng.choice((7, 10)),
-    )
-
-
 def small_graphs(
     families: Iterable[str], per_family: int, seed: int, *, say: Callable[[str], None], skip_missing: bool = False
 ) -> Mapping[str, tuple[Graph, ...]]:
@@ -91,7 +73,7 @@ def small_graphs(
 
     Raises `EvalConfigError` for a family of which there is no graph at all, unless `skip_missing`.
     """
-    from genmad.data.families import FAMILIES
+    from genmad.data.families import FAMILIES, narrow_size
     from genmad.importers.from_hf import import_config
 
     wanted = tuple(families)
@@ -101,7 +83,7 @@ def small_graphs(
     for name in (name for name in wanted if name in known):
         rng = random.Random(f"{name} {seed}")
         for _ in range(per_family):
-            overrides = dict(known[name].config(small_size(rng)))
+            overrides = dict(known[name].config(narrow_size(rng)))
             try:
                 found[name].append(import_config(known[name].make_config(overrides)).graph)
             except Exception as error:  # one model that does something odd must not end an evaluation

@@ -48,16 +48,17 @@ def check_squeeze_excite(case: Case) -> Iterator[str]:
             if (n.inputs[0] is not None and spot in case.stands_for(n.inputs[0]))
             or (not case.nodes and n.key[: len(key)] == key)
         ]
-        if len(mine) != 1 or mine[0].inputs[0] is None:
+        if len(mine) != 1:
             yield f"no squeeze-and-excite behind {'.'.join(key)}"
             continue
-        node = mine[0]
+        node, read = mine[0], mine[0].inputs[0]
         wanted = reduced if reduced is not None else max(1, _width(node) // ratio)
         if node.attrs["reduced_channels"] != wanted:
             yield f"{node.path} has {node.attrs['reduced_channels']} channels instead of {wanted}"
         if not any(node.key in case.after.above(out) for out in case.after.unit_outputs(case.unit_of(node.key))):
             yield f"{node.path} does not reach the output"
-        yield from case.moved_readers(node.inputs[0], node.out)
+        if read is not None:
+            yield from case.moved_readers(read, node.out)
 
 
 def scope_squeeze_excite(case: Case) -> Scope:

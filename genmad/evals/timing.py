@@ -58,12 +58,13 @@ def run(quick: bool = False, seed: int = 0, n: int | None = None, checkpoint: st
     clock, threads = CpuClock(), use_one_thread()
     repeats = n or (1 if quick else 3)
     with one_core():
-        bare = _edit(["--no-weights"])
+        options = [] if checkpoint is None else ["--model", str(Path(checkpoint).absolute())]
+        bare = _edit(["--no-weights", *options])
         metrics = {"command_s": round(bare.seconds, 3), "command_ok": float(bare.exit_code == 0)}
         metrics |= {f"{phase.replace(' ', '_')}_s": float(s) for phase, s in bare.report.get("time_s", {}).items()}
         metrics |= _phases(checkpoint, seed, repeats)
         if not quick:
-            metrics |= _with_weights()
+            metrics |= _with_weights(options)
         baselines = {} if quick else {"torch_export": _torch_export(metrics["import_warm_s"])}
     failures = [] if bare.exit_code == 0 else [{"command": "edit --no-weights", "stderr": bare.stderr}]
     return EvalReport(
@@ -165,9 +166,9 @@ def _phases(checkpoint: str | None, seed: int, repeats: int) -> dict[str, float]
     }
 
 
-def _with_weights() -> dict[str, float]:
+def _with_weights(options: Sequence[str]) -> dict[str, float]:
     """The whole command with weights: seconds, and peak memory as a multiple of the weights."""
-    done = _edit([])
+    done = _edit(options)
     weights = _weights_bytes()
     return {
         "command_with_weights_s": round(done.seconds, 3),

@@ -1,8 +1,8 @@
 """From a flat program to a hierarchical graph: members of module lists become calls of blocks.
 
-A block is a module whose path ends in a number (`transformer.h.11`) with at least two nodes. A block inside a block stays
-one only when it is a layer in its own right: at least `MIN_NESTED` nodes, and no member of its list of another class
-(Swin's stages hold layers; the self-attention and feed-forward parts of a T5 block do not count).
+A block is a module whose path ends in a number (`transformer.h.11`) with at least two nodes. A block inside a block
+stays one only when it is a layer in its own right: at least `MIN_NESTED` nodes, and no member of its list of another
+class (Swin's stages hold layers; the self-attention and feed-forward parts of a T5 block do not count).
 """
 
 from collections.abc import Mapping, Sequence

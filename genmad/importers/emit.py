@@ -1,7 +1,7 @@
 """From a symbolic trace to a `Flat` program: looks each recorded function up in the functional table.
 
-A handler is a plain function `(e, *args, **kwargs)` with the argument names of the torch function it stands for; tensors
-arrive as `T`, and it gives back value names. When it cannot express a use it raises `NoOp` and the record
+A handler is a plain function `(e, *args, **kwargs)` with the argument names of the torch function it stands for;
+tensors arrive as `T`, and it gives back value names. When it cannot express a use it raises `NoOp` and the record
 becomes a `TorchCall`.
 """
 
@@ -42,6 +42,11 @@ class T:
     @property
     def rank(self) -> int:
         return self.type.rank
+
+    @property
+    def has_name(self) -> bool:
+        """Whether the module holds it under a name, as a parameter or as a buffer."""
+        return self.kind in ("parameter", "constant") and self.name != ""
 
     @property
     def is_parameter(self) -> bool:

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from genmad.importers.emit import Emitter, Handler
 from genmad.importers.functional import FUNCTIONAL
+from genmad.importers.meta import on_meta
 from genmad.importers.report import UnsupportedError
-from genmad.importers.trace import ModuleCall, Record, Ref, Trace, TracedValue, map_tensors, on_meta, tensors_in
+from genmad.importers.trace import ModuleCall, Record, Ref, Trace, TracedValue, map_tensors, tensors_in
 
 _SAME = {"alias", "clone", "contiguous", "detach", "detach_", "dropout", "feature_dropout", "lift_fresh",
          "lift_fresh_copy", "_to_copy_same", "dropout_"}  # fmt: skip
@@ -83,7 +84,7 @@ class _Reader:
             self.numbers[node] = self.numbers[node.args[0]][node.args[1]]
             return
         name = getattr(node.target, "_opname", None) or getattr(node.target, "__name__", str(node.target))
-        name = name.split("::")[-1]
+        name = str(name).split("::")[-1]
         if name in _NO_RESULT:
             return
         if name in _SAME:

@@ -2,10 +2,7 @@
 
 import contextlib
 import difflib
-import importlib
-import os
 import re
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from genmad.importers.from_function import from_function
 from genmad.importers.from_torch import ModuleParameters, from_torch
 from genmad.importers.report import Imported, SourceError, UnsupportedError
-from genmad.ir.diagnostics import Diagnostic, GenmadError
+from genmad.ir.diagnostics import Diagnostic
 
 _PICKLES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt")
+_OTHER_FILES = (".safetensors", ".json", ".yaml", ".py", ".gguf", ".h5", ".tflite", ".pb")
 # Tried in this order; a config type that has a masked-LM head and is no decoder is an encoder.
 _HEADS = (
     "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES", "MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES",
@@ -50,6 +49,16 @@ def load_source(
         SourceError: the source cannot be read.
         UnsupportedError: it can be read but not expressed.
     """
+    try:
+        return _load_any(source, inputs, weights, seed, config_overrides or {})
+    except UnsupportedError as error:
+        error.source = source
+        raise
+
+
+def _load_any(
+    source: str, inputs: list[str] | tuple[str, ...], weights: bool, seed: int, overrides: Mapping[str, Any]
+) -> Imported:
     path = Path(source)
     if path.suffix.lower() in _PICKLES:
         raise SourceError(Diagnostic(
@@ -59,10 +68,14 @@ def load_source(
     if path.suffix.lower() == ".onnx":
         return _from_onnx_file(source, weights)
     if path.is_dir():
-        return _from_folder(path, weights, seed, config_overrides or {})
+        return _from_folder(path, weights, seed, overrides)
+    if path.suffix.lower() in _OTHER_FILES or source.startswith(("/", "./", "../", "~")):
+        got = "a file that is not a model of its own" if path.is_file() else "no such file or folder"
+        fix = "name the folder that holds config.json and *.safetensors, or an .onnx file"
+        raise SourceError(Diagnostic(where=source, got=got, expected="a folder or an .onnx file", fix=fix))
     if re.fullmatch(r"[\w.]+:[\w.]+", source):
-        return _from_function(source, inputs, weights)
-    return _from_library(source, weights, seed, config_overrides or {})
+        return from_function(source, inputs, weights)
+    return _from_library(source, weights, seed, overrides)
 
 
 def _from_onnx_file(source: str, weights: bool) -> Imported:
@@ -118,7 +131,7 @@ def model_type_of(source: str) -> str:
     ))  # fmt: skip
 
 
-def model_class(config: Any) -> type[nn.Module]:
+def model_class(config: Any) -> Any:
     """The class with the head that the type is mostly used with. Raises `UnsupportedError`."""
     import transformers
     from transformers.models.auto import modeling_auto
@@ -140,27 +153,50 @@ def _from_library(source: str, weights: bool, seed: int, overrides: Mapping[str,
     from transformers import AutoConfig
 
     cached = _cached_config(source)
-    if cached is None:
-        config = AutoConfig.for_model(model_type_of(source))
-    else:
-        config = cached
+    config = AutoConfig.for_model(model_type_of(source)) if cached is None else cached
     _override(config, overrides)
     imported = import_config(config, source=source)
+    if cached is None and "/" in source:
+        kind = config.model_type
+        note = f"{source} is not in the local cache: this is the default {kind} config, whose sizes may differ"
+        imported = replace(imported, report=replace(imported.report, notes=(note, *imported.report.notes)))
     if not weights:
         return imported
     if cached is not None and not overrides and _has_cached_weights(source):
-        return _with_weights(imported, lambda: model_class(config).from_pretrained(source, **_LOCAL), "loaded")
+        return _with_weights(imported, lambda: _pretrained(config, source), "loaded")
     return _with_weights(imported, lambda: build_random(config, seed), "random")
 
 
 _LOCAL: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "dtype": torch.float32}
 
 
+def _pretrained(config: Any, place: str | Path) -> nn.Module:
+    """The model with the weights that lie at `place`. Raises `SourceError` where they cannot be read."""
+    from safetensors import SafetensorError
+
+    try:
+        with _quiet():
+            module, details = model_class(config).from_pretrained(place, output_loading_info=True, **_LOCAL)
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+        got = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
+        fix = "download or save the weights again, or pass --no-weights"
+        raise SourceError(
+            Diagnostic(where=str(place), got=got, expected="safetensors that fit config.json", fix=fix)
+        ) from error
+    missing = sorted(details["missing_keys"])
+    if missing:
+        got = f"no weights for {', '.join(missing[:3])}" + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        expected = f"every weight of {type(module).__name__}"
+        raise SourceError(Diagnostic(where=str(place), got=got, expected=expected, fix="pass --no-weights"))
+    return module.eval()  # type: ignore[no-any-return]
+
+
 def _from_folder(path: Path, weights: bool, seed: int, overrides: Mapping[str, Any]) -> Imported:
     if not (path / "config.json").is_file():
-        raise SourceError(
-            Diagnostic(where=str(path), got="a folder without config.json", expected="config.json beside *.safetensors")
-        )
+        found = ", ".join(sorted(file.name for file in path.glob("*.onnx"))[:5])
+        fix = f"name the file in it: {found}" if found else "save the model there with its save_pretrained"
+        expected = "config.json beside *.safetensors"
+        raise SourceError(Diagnostic(where=str(path), got="a folder without config.json", expected=expected, fix=fix))
     from transformers import AutoConfig
 
     try:
@@ -168,14 +204,19 @@ def _from_folder(path: Path, weights: bool, seed: int, overrides: Mapping[str, A
     except (OSError, ValueError, KeyError) as error:
         text = str(error).splitlines()[0]
         raise SourceError(
-            Diagnostic(where=str(path / "config.json"), got=text, expected="a transformers config")
+            Diagnostic(
+                where=str(path / "config.json"),
+                got=text,
+                expected="the config of a model type that transformers knows",
+                fix="save the model there again with its save_pretrained",
+            )
         ) from error
     _override(config, overrides)
     imported = import_config(config, source=str(path), kind="folder")
     if not weights:
         return imported
     if any(path.glob("*.safetensors")):
-        return _with_weights(imported, lambda: model_class(config).from_pretrained(path, **_LOCAL), "loaded")
+        return _with_weights(imported, lambda: _pretrained(config, path), "loaded")
     if any(file.suffix in _PICKLES for file in path.iterdir()):
         raise SourceError(Diagnostic(
             where=str(path), got="weights as a pickle, which runs code when it is loaded", expected="*.safetensors",
@@ -225,28 +266,35 @@ def _has_cached_weights(source: str) -> bool:
 
 def import_config(config: Any, *, source: str = "", kind: str = "transformers") -> Imported:
     """The graph of the model that a transformers config describes; no weights are made."""
-    module = build_skeleton(config)
+    return import_model(build_skeleton(config), source=source, kind=kind)
+
+
+def import_model(module: Any, *, source: str = "", kind: str = "module") -> Imported:
+    """The graph of a transformers model object."""
     inputs, dynamic = example_inputs(module)
     call_kwargs = {"use_cache": False} if _takes(module, "use_cache") else {}
-    if kind == "transformers" and _takes(module, "return_dict"):
+    if _takes(module, "return_dict"):
         call_kwargs["return_dict"] = True
     return from_torch(
-        module, inputs, dynamic=dynamic, name=type(module).__name__, source=source or config.model_type, kind=kind,
-        call_kwargs=call_kwargs,
+        module, inputs, dynamic=dynamic, name=type(module).__name__, source=source or module.config.model_type,
+        kind=kind, call_kwargs=call_kwargs,
     )  # fmt: skip
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Transformers' advice about odd configs is not for our users."""
+    """Transformers' advice about odd configs and its progress bars are not for our users."""
     from transformers.utils import logging
 
-    before = logging.get_verbosity()
+    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         yield
     finally:
         logging.set_verbosity(before)
+        if bars:
+            logging.enable_progress_bar()
 
 
 @contextlib.contextmanager
@@ -259,7 +307,7 @@ def _parameters_on_meta() -> Iterator[None]:
             param = nn.Parameter(param.detach().to("meta"), requires_grad=param.requires_grad)
         register(module, name, param)
 
-    nn.Module.register_parameter = register_on_meta  # type: ignore[method-assign]
+    nn.Module.register_parameter = register_on_meta  # type: ignore[method-assign,assignment]
     try:
         yield
     finally:
@@ -271,7 +319,7 @@ def build_skeleton(config: Any) -> nn.Module:
     from transformers.initialization import no_init_weights
 
     with _quiet(), no_init_weights(), _parameters_on_meta():
-        module: Any = model_class(config)._from_config(config, dtype=torch.float32)  # type: ignore[attr-defined]
+        module: Any = model_class(config)._from_config(config, dtype=torch.float32)
     module.tie_weights()
     return module.eval()  # type: ignore[no-any-return]
 
@@ -282,7 +330,7 @@ def build_random(config: Any, seed: int) -> nn.Module:
     try:
         torch.manual_seed(seed)
         with _quiet():
-            return model_class(config)._from_config(config, dtype=torch.float32).eval()  # type: ignore[attr-defined, no-any-return]
+            return model_class(config)._from_config(config, dtype=torch.float32).eval()
     finally:
         torch.set_rng_state(state)
 
@@ -339,72 +387,3 @@ def _with_weights(imported: Imported, make: Callable[[], nn.Module], how: str) -
     if not isinstance(structure, ModuleParameters):
         return imported
     return replace(imported, report=replace(imported.report, weights=how), parameters=LazyParameters(structure, make))
-
-
-# Modules of the user.
-
-
-def _from_function(source: str, inputs: list[str] | tuple[str, ...], weights: bool) -> Imported:
-    module = _call(source)
-    examples = parse_inputs(inputs) or _own_examples(module, source)
-    imported = from_torch(module, examples, name=_identifier(source), source=source)
-    return replace(imported, report=replace(imported.report, weights="loaded" if weights else "none"))
-
-
-def _identifier(source: str) -> str:
-    return re.sub(r"\W", "_", source.rsplit(":", 1)[-1])
-
-
-def _call(source: str) -> nn.Module:
-    where, _, attribute = source.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        made: Any = importlib.import_module(where)
-        for part in attribute.split("."):
-            made = getattr(made, part)
-    except (ImportError, AttributeError) as error:
-        raise SourceError(Diagnostic(where=source, got=str(error), expected="package.module:function")) from error
-    if not isinstance(made, nn.Module):
-        try:
-            made = made()
-        except GenmadError:
-            raise
-        except Exception as error:
-            got = f"{type(error).__name__}: {error}"
-            raise SourceError(Diagnostic(where=source, got=got, expected="a function without arguments")) from error
-    if not isinstance(made, nn.Module):
-        raise SourceError(Diagnostic(where=source, got=f"a {type(made).__name__}", expected="an nn.Module"))
-    return made
-
-
-def parse_inputs(texts: list[str] | tuple[str, ...]) -> dict[str, Tensor]:
-    """`name=1x3x224x224:float32` (the dtype may be left out) to meta tensors. Raises `SourceError`."""
-    found = {}
-    for text in texts:
-        match = re.fullmatch(r"(\w+)=(\d+(?:x\d+)*)(?::(\w+))?", text.strip())
-        dtype = getattr(torch, (match[3] or "float32") if match else "", None)
-        if match is None or not isinstance(dtype, torch.dtype):
-            raise SourceError(
-                Diagnostic(where=f"input {text!r}", got="a malformed input", expected="name=1x3x224x224:float32")
-            )
-        found[match[1]] = torch.empty([int(size) for size in match[2].split("x")], dtype=dtype, device="meta")
-    return found
-
-
-def _own_examples(module: nn.Module, source: str) -> dict[str, Tensor]:
-    import inspect
-
-    names = [n for n in inspect.signature(type(module).forward).parameters if n != "self"]
-    for attribute in ("dummy_inputs", "example_input_array"):
-        given = getattr(module, attribute, None)
-        if isinstance(given, Mapping):
-            return {key: value for key, value in given.items() if isinstance(value, Tensor)}
-        if isinstance(given, Tensor):
-            return {names[0]: given}
-        if isinstance(given, (tuple, list)):
-            return dict(zip(names, given, strict=False))
-    raise SourceError(Diagnostic(
-        where=source, got="a module without example inputs", expected="the shape of each input",
-        fix=f"pass --input {names[0] if names else 'x'}=1x3x224x224:float32",
-    ))  # fmt: skip

@@ -13,9 +13,11 @@ from genmad.importers.from_export import ATEN, export_trace
 from genmad.importers.functional import FUNCTIONAL
 from genmad.importers.hf_attention import one_node_attention
 from genmad.importers.lifting import lift
+from genmad.importers.meta import on_meta
 from genmad.importers.report import Imported, ImportReport, UnsupportedError
 from genmad.importers.symbols import PRIMES, SymbolicTrace, merge_traces
-from genmad.importers.trace import Trace, Tracer, on_meta, recording
+from genmad.importers.trace import Trace, Tracer, recording
+from genmad.ir.diagnostics import GenmadError
 from genmad.ir.graph import parameter_names
 from genmad.ops import OPSET
 
@@ -118,7 +120,7 @@ def symbolic_trace(
                 merged.trace.notes += fixed
                 return merged
             except UnsupportedError as error:
-                if not symbols or "by input size" not in str(error):
+                if not symbols:
                     raise
                 gone = symbols.pop()
                 fixed.append(f"{gone} is kept at its example size: {error}")
@@ -131,8 +133,8 @@ def _trace_twice(
     call_kwargs: Mapping[str, Any], trace: TraceOnce,
 ) -> SymbolicTrace:  # fmt: skip
     sizes = [{s: PRIMES[i][turn] for i, s in enumerate(symbols)} for turn in (0, 1)]
-    traces = [trace(module, _resized(inputs, dynamic, each), call_kwargs) for each in sizes]
-    return merge_traces(*traces, *sizes)
+    first, second = (trace(module, _resized(inputs, dynamic, each), call_kwargs) for each in sizes)
+    return merge_traces(first, second, *sizes)
 
 
 def _resized(inputs: Mapping[str, Tensor], dynamic: Dynamic, sizes: Mapping[str, int]) -> dict[str, Tensor]:
@@ -152,11 +154,24 @@ def trace_once(module: nn.Module, inputs: Mapping[str, Tensor], call_kwargs: Map
         for name, tensor in inputs.items():
             tracer.bind(tensor, "input", name)
         with recording(tracer):
-            result = module(**inputs, **call_kwargs)
+            result = call_forward(module, inputs, call_kwargs)
         tracer.trace.outputs = [(name, tracer.number(tensor)) for name, tensor in main_outputs(result)]
         if not tracer.trace.outputs:
             raise UnsupportedError([f"a model whose result is {type(result).__name__}, not tensors"])
         return tracer.trace
+
+
+def call_forward(module: nn.Module, inputs: Mapping[str, Tensor], call_kwargs: Mapping[str, Any]) -> Any:
+    """What forward gives. Raises `UnsupportedError` with its own words where the model's code fails."""
+    try:
+        return module(**inputs, **call_kwargs)
+    except GenmadError:
+        raise
+    except Exception as error:  # the code is the user's and may raise anything
+        words = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+        shapes = ", ".join(f"{name}={'x'.join(map(str, t.shape))}" for name, t in inputs.items())
+        text = f"forward fails on inputs {shapes}: {type(error).__name__}: {words}"
+        raise UnsupportedError([text[:400]]) from error
 
 
 def main_outputs(result: Any) -> list[tuple[str, Tensor]]:

@@ -59,7 +59,7 @@ def _visible(rule: Callable[..., Any], query: int, keys: Tensor) -> Tensor:
 
 
 def genmad_mask(
-    batch_size: int, q_length: int, kv_length: int, q_offset: int = 0, kv_offset: int = 0,
+    batch_size: int, q_length: int, kv_length: int, *,
     mask_function: Callable[..., Any] | None = None, attention_mask: Tensor | None = None, **_: Any,
 ) -> Tensor | None:  # fmt: skip
     """What transformers calls instead of building a mask; the result is recorded as a constant."""
@@ -89,7 +89,7 @@ def _is_all_ones(tracer: Tracer, mask: Tensor) -> bool:
 
 def genmad_attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
-    scaling: float | None = None, dropout: float = 0.0, position_bias: Tensor | None = None,
+    scaling: float | None = None, position_bias: Tensor | None = None,
     softcap: float | None = None, is_causal: bool | None = None, **kwargs: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
     """query [B, H, S, D], key and value [B, KVH, T, D] -> [B, S, H, D], as one `attention` record.

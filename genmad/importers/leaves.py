@@ -27,10 +27,11 @@ class Leaf:
 def leaf_of(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Leaf | None:
     """The layer-level op that `module` is, or None when its inside has to be traced."""
     kind = type(module)
-    for base in kind.__mro__:
+    bases: tuple[Any, ...] = kind.__mro__
+    for base in bases:
         rule = _BY_CLASS.get(base)
         if rule is not None:
-            if kind.forward is not base.forward or not _plain(module):
+            if bases[0].forward is not base.forward or not _plain(module):
                 return None
             return rule(module, _first(args, kwargs))
     rule = _BY_NAME.get(kind.__name__)

@@ -8,10 +8,13 @@ from genmad.ir.types import DType, TensorType
 
 # Ops whose output is not larger than their inputs' product and that numpy computes as every runtime does.
 _FOLDED = frozenset(
-    """Add Sub Mul Div Mod Pow Min Max Neg Abs Sign Floor Ceil Sqrt Reciprocal Exp Log Cast Equal Less LessOrEqual Greater
-    GreaterOrEqual And Or Not Where Concat Gather Slice Squeeze Unsqueeze Reshape Transpose Flatten Shape Size
-    ReduceProd ReduceSum ReduceMax ReduceMin ReduceMean""".split()
-)
+    (
+        "Add", "Sub", "Mul", "Div", "Mod", "Pow", "Min", "Max", "Neg", "Abs", "Sign", "Floor", "Ceil", "Sqrt",
+        "Reciprocal", "Exp", "Log", "Cast", "Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "And", "Or",
+        "Not", "Where", "Concat", "Gather", "Slice", "Squeeze", "Unsqueeze", "Reshape", "Transpose", "Flatten",
+        "Shape", "Size", "ReduceProd", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceMean",
+    )
+)  # fmt: skip
 _MAX_FOLDED = 2**20
 
 
@@ -71,7 +74,8 @@ def fold_constants(n: NodeReader) -> Ref | None:
     version = n.block.totals.opset
     try:
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", version)])
-        made: Any = list(ReferenceEvaluator(model).run(None, feeds))[0]
+        results: Any = ReferenceEvaluator(model).run(None, feeds)
+        made = results[0]
         return Ref(TensorType(DType(str(made.dtype)), tuple(int(d) for d in made.shape)), tensor=made)
     except Exception as error:
         raise Refused(f"constants that it cannot take ({' '.join(str(error).split())[:80]})") from error

@@ -78,6 +78,7 @@ def _probe_norm(module: nn.Module) -> dict[str, Any] | None:
     x = torch.randn(3, width, generator=generator) * torch.tensor([[1.0], [0.02], [0.005]])
     given = type(twin).forward(twin, x)
     epsilons = [e for e in (_eps_of(module), 1e-6, 1e-5, torch.finfo(torch.float32).eps) if e is not None]
+    scale: Any = twin.weight if weight is not None else None
     for eps in dict.fromkeys(epsilons):
         normed = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps)
         if weight is None:
@@ -85,7 +86,7 @@ def _probe_norm(module: nn.Module) -> dict[str, Any] | None:
                 return {"eps": eps, "affine": False}
             continue
         for offset in (0.0, 1.0):
-            if torch.allclose(given, normed * (twin.weight + offset), atol=_TOLERANCE, rtol=1e-5):
+            if torch.allclose(given, normed * (scale + offset), atol=_TOLERANCE, rtol=1e-5):
                 return {"eps": eps, "offset": offset}
     return None
 

@@ -11,14 +11,27 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+MAX_PROBLEMS_TOLD = 5
+
+
 class UnsupportedError(GenmadError):
     """A source that was read but holds things that no op can express. `problems` names each of them."""
 
     exit_code = 3
 
-    def __init__(self, problems: list[str] | tuple[str, ...]) -> None:
+    def __init__(self, problems: list[str] | tuple[str, ...], *, source: str = "model") -> None:
         self.problems = tuple(problems)
+        self.source = source
         super().__init__("cannot import: " + "; ".join(self.problems))
+
+    @property
+    def diagnostic(self) -> Diagnostic:
+        """The problems as one message; `source` is what the user named."""
+        got = "; ".join(self.problems[:MAX_PROBLEMS_TOLD])
+        more = len(self.problems) - MAX_PROBLEMS_TOLD
+        got += f"; and {more} more" if more > 0 else ""
+        fix = "take the part of the model that can be read, or check that the inputs have the shapes it is called with"
+        return Diagnostic(where=self.source, got=got, expected="a model that the op set can express", fix=fix)
 
 
 class SourceError(GenmadError):

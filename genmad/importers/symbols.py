@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from genmad.importers.report import UnsupportedError
-from genmad.importers.trace import Record, Ref, Trace
+from genmad.importers.trace import Ref, Trace
 from genmad.ir.types import Dim, DType, SymDim, TensorType, evaluate_dim
 
 Sizes = Mapping[str, int]

@@ -59,7 +59,7 @@ class Anatomy:
 
     @cached_property
     def holders(self) -> tuple[tuple[str, str], ...]:
-        """(path of the call, block) of everything that runs a block, in execution order; the main block is `("", name)`."""
+        """(path of the call, block) of all that runs a block, in execution order; the main block is `("", name)`."""
         found = [("", self.graph.main.name)]
         return (*found, *((p.path, p.node.callee) for p in self.places if p.node.is_call))
 

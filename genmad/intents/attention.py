@@ -228,6 +228,8 @@ def _propose_global(anatomy: Anatomy, rng: random.Random) -> Draft | None:
         slots={}, say_target=said
     )  # fmt: skip
     same = all(_own_window(anatomy, layer) is None for layer in target.layers)
+    if same and rng.random() < 0.7:
+        return None
     return refused(draft, "already_so") if same else draft
 
 
@@ -259,7 +261,7 @@ GLOBAL = Intent(
     ),
     propose=_propose_global,
     refuse=(out_of_range("global_attention", lambda _: {}), _no_attention("global_attention")),
-    weight=0.6,
+    weight=1.2,
 )
 
 

@@ -119,6 +119,9 @@ def missing_target(anatomy: Anatomy, rng: random.Random) -> Phrases | None:
     side = rng.choice(anatomy.sides) if anatomy.sides else ""
     top = max((x.index for x in anatomy.layers if x.side == side), default=0)
     word = f"{side} " if side else ""
+    stages = sorted({x.stage for x in anatomy.layers if x.side == side})
+    if stages[-1] >= 0:
+        return _missing_stage(anatomy, stages, rng)
     k = top + rng.choice([1, 1, 2, 3, 5, 10, rng.randrange(4, 90)])
     one = rng.choice(["layer", "block", "transformer block" if anatomy.has_attention else "block"])
     stem = anatomy.layers[-1].stem
@@ -130,6 +133,20 @@ def missing_target(anatomy: Anatomy, rng: random.Random) -> Phrases | None:
         f"{stem}.{k}",
     ]
     return Phrases(tuple(seen), (f"the {word}{one} with index {k}", f"{word}{one} no. {k}"))
+
+
+def _missing_stage(anatomy: Anatomy, stages: list[int], rng: random.Random) -> Phrases:
+    """Words for a stage, or for a layer of a stage, that is not there."""
+    stage = rng.choice(stages)
+    if rng.random() < 0.5:
+        k = stages[-1] + rng.choice([1, 1, 2, 3, 6])
+        return Phrases((f"stage {k}", f"all blocks of stage {k}", f"the last block of stage {k}"), (f"stage no. {k}",))
+    layer = max((x for x in anatomy.layers if x.stage == stage), key=lambda x: x.index)
+    k = layer.index + rng.choice([1, 1, 2, 5, 10])
+    return Phrases(
+        (f"block {k} of stage {stage}", f"layer {k} in stage {stage}", f"{layer.stem}.{k}"),
+        (f"block no. {k} of stage {stage}",),
+    )
 
 
 def out_of_range(intent: str, slots: Callable[[random.Random], Mapping[str, Phrases]]) -> Propose:

@@ -18,11 +18,11 @@ from genmad.intents.phrasing import Phrases, Template, expand, fill, fitting, pa
 from genmad.intents.types import EditExample, Request
 from genmad.intents.writing import GraphError, ScriptTooLong, ScriptWriter
 from genmad.ir.graph import Graph
-from genmad.ir.script import EditScript, SetAttrs
+from genmad.ir.script import EditScript, Replace, SetAttrs
 
 INTENTS: tuple[Intent, ...] = (*ATTENTION, *HEADS, *MLP, *NORM, *LAYERS, *ADAPTING, *CONV)
 BY_NAME = {intent.name: intent for intent in INTENTS}
-REFUSED, NONSENSE, COMBINED = 0.08, 0.03, 0.1
+REFUSED, NONSENSE, COMBINED = 0.07, 0.03, 0.1
 _JOINTS = (" and ", ", and ", "; ", ", then ", " and then ", ". ", " plus ", ", also ")
 _JOINTS_UNSEEN = (" and, on top of that, ", "; moreover ", " as well as ", ", afterwards ")
 
@@ -42,8 +42,8 @@ def sample_example(
     Args:
         intent: name of the only intent to draw from, `both` and `nonsense` included.
         unseen: use the held-out phrasings, which training never sees.
-        others: answer a prompt that can be read two ways by the other reading as often as its probability says, so that a
-            model learns the probabilities.
+        others: answer a prompt that can be read two ways by the other reading as often as its probability says, so
+            that a model learns the probabilities.
     """
     parts = anatomy(graph)
     refuses = rng.random() < REFUSED
@@ -88,7 +88,8 @@ def _attempt(parts: Anatomy, rng: random.Random, name: str | None, unseen: bool,
     text, template = worded
     prompt = type_it(text, rng, imperative=template.imperative, unseen=unseen, exact=draft.exact)
     return EditExample(
-        prompt=prompt, request=draft.request, reading=intent.reading, script=script, blocked=blocked, alternatives=_others(intent, template),
+        prompt=prompt, request=draft.request, reading=intent.reading, script=script, blocked=blocked,
+        alternatives=_others(intent, template),
         phrasing=f"{intent.name}.{template.id}", seen=not unseen,
     )  # fmt: skip
 
@@ -118,7 +119,7 @@ def _other_reading(parts: Anatomy, example: EditExample, rng: random.Random) -> 
     return replace(example, reading=reading, script=script) if fits else example
 
 
-def _script(parts: Anatomy, draft: Draft) -> tuple[EditScript | None, bool, SetAttrs | None]:
+def _script(parts: Anatomy, draft: Draft) -> tuple[EditScript | None, bool, SetAttrs | Replace | None]:
     """The script of a draft, whether it does what the draft says, and the step that cannot be met.
 
     The same request gives the same script.
@@ -131,7 +132,7 @@ def _script(parts: Anatomy, draft: Draft) -> tuple[EditScript | None, bool, SetA
     return parts.cache[key]  # type: ignore[no-any-return]
 
 
-def _write(graph: Graph, draft: Draft) -> tuple[EditScript | None, bool, SetAttrs | None]:
+def _write(graph: Graph, draft: Draft) -> tuple[EditScript | None, bool, SetAttrs | Replace | None]:
     writer = ScriptWriter(graph)
     impossible = draft.request.refusal == "not_divisible"
     assert draft.build is not None
@@ -141,7 +142,7 @@ def _write(graph: Graph, draft: Draft) -> tuple[EditScript | None, bool, SetAttr
     except ScriptTooLong:
         return None, False, None
     except GraphError:
-        blocked = writer.failed if isinstance(writer.failed, SetAttrs) else None
+        blocked = writer.failed if isinstance(writer.failed, SetAttrs | Replace) else None
         return writer.script, impossible and bool(writer.steps), blocked
     return writer.script, not impossible and result != graph, None
 
@@ -174,6 +175,8 @@ def _both(parts: Anatomy, rng: random.Random, unseen: bool) -> EditExample | Non
         if b is None:
             return None
     request = Request(intent="both", values=(("parts", (a.request, b.request)),))
+    if contradicts(request):
+        return None
     script, fits, _ = _script(
         parts, Draft(request=request, slots={}, build=lambda writer: _write_both(writer, parts, a, b))
     )
@@ -191,6 +194,16 @@ def _both(parts: Anatomy, rng: random.Random, unseen: bool) -> EditExample | Non
         prompt=prompt, request=request, reading=first.reading, script=script,
         phrasing=f"both.{first.name}.{template.id}+{second.name}.{other.id}", seen=not unseen,
     )  # fmt: skip
+
+
+def contradicts(request: Request) -> bool:
+    """Whether the two requests of a sentence undo each other, as attention replaced and then given other heads."""
+    if request.intent != "both":
+        return False
+    first, second = request.value_map["parts"]
+    names = {first.intent, second.intent}
+    undoes = names & {"remove_module", "long_conv"} or names <= {"num_heads", "kv_heads", "gqa_to_mqa"}
+    return bool(undoes and set(first.layers) & set(second.layers))
 
 
 def _moved(parts: Anatomy, b: Draft, a: Draft) -> Draft | None:

@@ -56,7 +56,7 @@ def _propose_swap(possible: bool, anatomy: Anatomy, rng: random.Random) -> Draft
     groups = None
     if new == "GroupNorm" and (rng.random() < 0.6 or not possible):
         groups = rng.choice((1, 2, 4, 8, 16, 32) if possible else (3, 5, 7, 11, 13, 17, 6, 12, 24))
-        slots["groups"] = Phrases((f"{groups} groups", f"num_groups={groups}"), (f"{groups} channel groups",))
+        slots["groups"] = _group_phrases(groups)
     if rng.random() < 0.7:
         slots["old"] = _NAMES[old]
     values = {"old": old, "new": new, "num_groups": groups}
@@ -74,6 +74,11 @@ def _propose_swap(possible: bool, anatomy: Anatomy, rng: random.Random) -> Draft
         "swap_norm", anatomy, target, lambda w, r: swap_norms(w, r, old, new, count), values=values, slots=slots,
         refusal=refusal
     )  # fmt: skip
+
+
+def _group_phrases(groups: int) -> Phrases:
+    noun = "group" if groups == 1 else "groups"
+    return Phrases((f"{groups} {noun}", f"num_groups={groups}"), (f"{groups} channel {noun}",))
 
 
 def _swap_everywhere(

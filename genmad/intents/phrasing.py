@@ -126,7 +126,7 @@ def type_it(text: str, rng: random.Random, *, imperative: bool, unseen: bool, ex
     if rng.random() < 0.08:
         text = _slip(text, rng)
     case = rng.random()
-    if case < 0.4:
+    if case < 0.4 and not re.match(r"\w*[._\d]", text):
         text = text[:1].upper() + text[1:]
     elif case < 0.55 and not exact:
         text = text.lower()

@@ -82,42 +82,59 @@ Maker = Callable[[Sequence[Layer], _Nouns, random.Random], "Target | None"]
 
 
 def _last(pool: Sequence[Layer], n: _Nouns, _: random.Random) -> Target:
-    seen = (f"the last {n.one}{n.of}", f"the last {n.one}{n.of}", f"the final {n.one}{n.of}", f"last {n.one}{n.of}",
-            f"the topmost {n.one}{n.of}", f"{n.one} -1{n.of}")  # fmt: skip
-    unseen = (f"the very last {n.one}{n.of}", f"the {n.one} (nearest|closest) to the output{n.of}",
+    seen: tuple[str, ...] = (
+        f"the last {n.one}{n.of}",
+        f"the last {n.one}{n.of}",
+        f"the final {n.one}{n.of}",
+        f"last {n.one}{n.of}",
+        f"the topmost {n.one}{n.of}",
+        f"{n.one} -1{n.of}",
+    )
+    unseen: tuple[str, ...] = (
+        f"the very last {n.one}{n.of}",
+        f"the {n.one} (nearest|closest) to the output{n.of}",
         f"the deepest {n.one}{n.of}",
-              f"the {n.one} at the end{n.of}")  # fmt: skip
+        f"the {n.one} at the end{n.of}",
+    )
     return Target(kind="last", layers=(pool[-1],), phrases=Phrases(seen, unseen))
 
 
 def _first(pool: Sequence[Layer], n: _Nouns, _: random.Random) -> Target:
-    seen = (f"the first {n.one}{n.of}", f"the first {n.one}{n.of}", f"first {n.one}{n.of}", f"the bottom {n.one}{n.of}",
-            f"the lowest {n.one}{n.of}")  # fmt: skip
-    unseen = (f"the very first {n.one}{n.of}", f"the {n.one} (nearest|closest) to the input{n.of}",
+    seen: tuple[str, ...] = (
+        f"the first {n.one}{n.of}",
+        f"the first {n.one}{n.of}",
+        f"first {n.one}{n.of}",
+        f"the bottom {n.one}{n.of}",
+        f"the lowest {n.one}{n.of}",
+    )
+    unseen: tuple[str, ...] = (
+        f"the very first {n.one}{n.of}",
+        f"the {n.one} (nearest|closest) to the input{n.of}",
         f"the initial {n.one}{n.of}",
-              f"the {n.one} at the start{n.of}")  # fmt: skip
+        f"the {n.one} at the start{n.of}",
+    )
     return Target(kind="first", layers=(pool[0],), phrases=Phrases(seen, unseen))
 
 
 def _index(pool: Sequence[Layer], n: _Nouns, rng: random.Random) -> Target:
     layer = rng.choice(pool)
     i = layer.index
-    seen = (
+    seen: tuple[str, ...] = (
         f"{n.one} {i}{n.of}",
         f"{n.one} {i}{n.of}",
         f"{n.one} number {i}{n.of}",
         f"{n.one} #{i}{n.of}",
         f"the {n.one} {i}{n.of}",
     )
-    unseen = (f"the {n.one} with index {i}{n.of}", f"{n.one} no. {i}{n.of}", f"{n.one}[{i}]{n.of}")
+    unseen: tuple[str, ...] = (f"the {n.one} with index {i}{n.of}", f"{n.one} no. {i}{n.of}", f"{n.one}[{i}]{n.of}")
     return Target(kind="index", layers=(layer,), phrases=Phrases(seen, unseen))
 
 
 def _ordinal(pool: Sequence[Layer], n: _Nouns, rng: random.Random) -> Target | None:
     position = rng.randrange(min(len(pool), 16))
     layer, word = pool[position], nth(position + 1)
-    seen = (f"the {word} {n.one}{n.of}", f"{word} {n.one}{n.of}")
-    unseen = (f"the {n.one} in {word} place{n.of}", f"the {n.one} that comes {word}{n.of}")
+    seen: tuple[str, ...] = (f"the {word} {n.one}{n.of}", f"{word} {n.one}{n.of}")
+    unseen: tuple[str, ...] = (f"the {n.one} in {word} place{n.of}", f"the {n.one} that comes {word}{n.of}")
     return Target(kind="ordinal", layers=(layer,), phrases=Phrases(seen, unseen))
 
 
@@ -126,13 +143,13 @@ def _from_end(pool: Sequence[Layer], n: _Nouns, rng: random.Random) -> Target | 
         return None
     back = rng.choice([2, 2, 3])
     word = {2: "second", 3: "third"}[back]
-    seen = (
+    seen: tuple[str, ...] = (
         f"the {word} to last {n.one}{n.of}",
         f"the {word}-to-last {n.one}{n.of}",
         f"the {word} last {n.one}{n.of}",
         f"{n.one} -{back}{n.of}",
     )
-    unseen = (f"the {word} {n.one}{n.of} (counted|counting) from the end",)
+    unseen: tuple[str, ...] = (f"the {word} {n.one}{n.of} (counted|counting) from the end",)
     if back == 2:
         seen, unseen = (
             (*seen, f"the penultimate {n.one}{n.of}"),
@@ -159,14 +176,18 @@ def _every_other(pool: Sequence[Layer], n: _Nouns, rng: random.Random) -> Target
     if len(pool) < 3:
         return None
     if rng.random() < 0.7:
-        seen = (
+        seen: tuple[str, ...] = (
             f"every other {n.one}{n.of}",
             f"every second {n.one}{n.of}",
             f"alternate {n.many}{n.of}",
             f"the even {n.many}{n.of}",
             f"all even {n.many}{n.of}",
         )
-        unseen = (f"one {n.one} in two{n.of}", f"every alternate {n.one}{n.of}", f"the even-numbered {n.many}{n.of}")
+        unseen: tuple[str, ...] = (
+            f"one {n.one} in two{n.of}",
+            f"every alternate {n.one}{n.of}",
+            f"the even-numbered {n.many}{n.of}",
+        )
         return Target(kind="every_other", layers=tuple(pool[::2]), phrases=Phrases(seen, unseen))
     seen = (f"the odd {n.many}{n.of}", f"all odd {n.many}{n.of}", f"odd {n.many}{n.of}")
     return Target(kind="odd", layers=tuple(pool[1::2]), phrases=Phrases(seen, (f"the odd-numbered {n.many}{n.of}",)))
@@ -178,10 +199,14 @@ def _range(pool: Sequence[Layer], n: _Nouns, rng: random.Random) -> Target | Non
     a = rng.randrange(len(pool) - 1)
     b = rng.randrange(a + 1, min(len(pool), a + 9))
     i, j = pool[a].index, pool[b].index
-    seen = (f"{n.many} {i} to {j}{n.of}", f"{n.many} {i}-{j}{n.of}", f"{n.many} {i} through {j}{n.of}",
+    seen: tuple[str, ...] = (f"{n.many} {i} to {j}{n.of}", f"{n.many} {i}-{j}{n.of}", f"{n.many} {i} through {j}{n.of}",
         f"the {n.many} {i} to {j}{n.of}",
             f"{n.many} from {i} to {j}{n.of}")  # fmt: skip
-    unseen = (f"{n.many} {i} up to and including {j}{n.of}", f"{n.many} {i} thru {j}{n.of}", f"{n.many} {i}..{j}{n.of}")
+    unseen: tuple[str, ...] = (
+        f"{n.many} {i} up to and including {j}{n.of}",
+        f"{n.many} {i} thru {j}{n.of}",
+        f"{n.many} {i}..{j}{n.of}",
+    )
     return Target(kind="range", layers=tuple(pool[a : b + 1]), phrases=Phrases(seen, unseen))
 
 
@@ -191,12 +216,12 @@ def _list(pool: Sequence[Layer], n: _Nouns, rng: random.Random) -> Target | None
     some = sorted(rng.sample(range(len(pool)), 2 if len(pool) < 4 or rng.random() < 0.6 else 3))
     *rest, last = [str(pool[i].index) for i in some]
     head = ", ".join(rest)
-    seen = (
+    seen: tuple[str, ...] = (
         f"{n.many} {head} and {last}{n.of}",
         f"the {n.many} {head} and {last}{n.of}",
         f"{n.many} {head}, {last}{n.of}",
     )
-    unseen = (f"{n.many} {head} & {last}{n.of}", f"{n.many} {head} as well as {last}{n.of}")
+    unseen: tuple[str, ...] = (f"{n.many} {head} & {last}{n.of}", f"{n.many} {head} as well as {last}{n.of}")
     return Target(kind="list", layers=tuple(pool[i] for i in some), phrases=Phrases(seen, unseen))
 
 
@@ -206,13 +231,16 @@ def _end_group(pool: Sequence[Layer], n: _Nouns, rng: random.Random) -> Target |
     size = rng.randrange(2, min(len(pool), 9))
     word = count(size)
     if rng.random() < 0.5:
-        seen = (
+        seen: tuple[str, ...] = (
             f"the last {word} {n.many}{n.of}",
             f"last {word} {n.many}{n.of}",
             f"the final {word} {n.many}{n.of}",
             f"the top {word} {n.many}{n.of}",
         )
-        unseen = (f"the {word} {n.many}{n.of} (nearest|closest) to the output", f"the {word} deepest {n.many}{n.of}")
+        unseen: tuple[str, ...] = (
+            f"the {word} {n.many}{n.of} (nearest|closest) to the output",
+            f"the {word} deepest {n.many}{n.of}",
+        )
         return Target(kind="last_n", layers=tuple(pool[-size:]), phrases=Phrases(seen, unseen))
     seen = (f"the first {word} {n.many}{n.of}", f"first {word} {n.many}{n.of}", f"the bottom {word} {n.many}{n.of}")
     unseen = (f"the {word} {n.many}{n.of} (nearest|closest) to the input", f"the initial {word} {n.many}{n.of}")
@@ -224,7 +252,7 @@ def _half(pool: Sequence[Layer], n: _Nouns, rng: random.Random) -> Target | None
         return None
     middle = len(pool) // 2
     if rng.random() < 0.5:
-        seen = (f"the first half of the {n.many}{n.of}", f"the lower half of the {n.many}{n.of}")
+        seen: tuple[str, ...] = (f"the first half of the {n.many}{n.of}", f"the lower half of the {n.many}{n.of}")
         return Target(
             kind="half",
             layers=tuple(pool[:middle]),
@@ -237,14 +265,14 @@ def _half(pool: Sequence[Layer], n: _Nouns, rng: random.Random) -> Target | None
 
 
 def _all(pool: Sequence[Layer], n: _Nouns, _: random.Random) -> Target:
-    seen = (
+    seen: tuple[str, ...] = (
         f"all {n.many}{n.of}",
         f"all the {n.many}{n.of}",
         f"every {n.one}{n.of}",
         f"each {n.one}{n.of}",
         f"every single {n.one}{n.of}",
     )
-    unseen = (
+    unseen: tuple[str, ...] = (
         f"each and every {n.one}{n.of}",
         f"the full set of {n.many}{n.of}",
         f"all {n.many}{n.of} without exception",
@@ -337,5 +365,4 @@ def _staged(pool: Sequence[Layer], maker: Maker, rng: random.Random) -> Target |
         return Target(
             kind="stage", layers=tuple(mine), phrases=Phrases(whole, (f"the whole of {name}", f"{name} as a whole"))
         )
-    target = maker(mine, _Nouns(one, f"{one}s", f" (of|in) {name}"), rng)
-    return target
+    return maker(mine, _Nouns(one, f"{one}s", f" (of|in) {name}"), rng)

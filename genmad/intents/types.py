@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from genmad.ir.script import EditScript, SetAttrs
+from genmad.ir.script import EditScript, Replace, SetAttrs
 
 READINGS = ("branch", "convert", "insert", "remove", "duplicate", "replace", "resize", "adapt", "connect")
 REFUSALS = ("no_such_target", "not_divisible", "not_applicable", "not_understood", "already_so")
@@ -59,7 +59,7 @@ class EditExample:
     request: Request
     reading: str
     script: EditScript | None = field(repr=False)
-    blocked: SetAttrs | None = field(default=None, repr=False)
+    blocked: SetAttrs | Replace | None = field(default=None, repr=False)
     alternatives: tuple[tuple[str, float], ...] = ()
     phrasing: str
     seen: bool

@@ -1,7 +1,7 @@
 """The mutable way to make a graph. Each node is typed by its op's shape rule as it is added."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from genmad.ir.diagnostics import Diagnostic, GraphError, ShapeError
@@ -40,7 +40,15 @@ class BlockBuilder:
             name = f"{stem}_{count}"
         return name
 
-    def add(self, op: str, *inputs: str, name: str = "", scope: str = "", params: Mapping[str, str] | None = None, **attrs: Any) -> Any:
+    def add(
+        self,
+        op: str,
+        *inputs: str,
+        name: str = "",
+        scope: str = "",
+        params: Mapping[str, str] | None = None,
+        **attrs: Any,
+    ) -> Any:
         """Adds an op; the name of its output, or a tuple of names when it has several. Raises `GraphError`."""
         node = self.add_node(op, inputs, attrs, name=name, scope=scope, params=params)
         return node.outputs if len(node.outputs) > 1 else node.outputs[0]
@@ -55,7 +63,9 @@ class BlockBuilder:
         where = f'{op} "{name}" in block "{self.name}"'
         missing = [v for v in inputs if v and v not in self.types]
         if missing or name in self._taken:
-            raise GraphError(Diagnostic(where=where, got=f"inputs {missing}", expected="values defined before the node"))
+            raise GraphError(
+                Diagnostic(where=where, got=f"inputs {missing}", expected="values defined before the node")
+            )
         in_types = tuple(self.types[v] if v else None for v in inputs)
         if op.startswith(CALL):
             node = self._owner.call_node(self, op, inputs, in_types, name, scope or name)
@@ -115,7 +125,8 @@ class GraphBuilder:
         self.blocks[block.name] = block
 
     def call_node(
-        self, caller: BlockBuilder, op: str, inputs: tuple[str, ...], types: tuple[TensorType | None, ...], name: str, scope: str
+        self, caller: BlockBuilder, op: str, inputs: tuple[str, ...], types: tuple[TensorType | None, ...], name: str,
+        scope: str,
     ) -> Node:  # fmt: skip
         callee = self.blocks.get(op[1:])
         where = f'call "{name}" in block "{caller.name}"'
@@ -140,7 +151,15 @@ class GraphBuilder:
         return Graph(main=main, blocks=tuple(needed.values()))
 
 
-def retype(graph: Graph, opset: OpSet, inputs: Iterable[Value] | None = None) -> Graph:
+@dataclass(frozen=True)
+class DraftGraph:
+    """What `retype` reads of a graph. Unlike in a `Graph`, the types stored in the blocks may be out of date."""
+
+    main: Block
+    block_map: Mapping[str, Block]
+
+
+def retype(graph: Graph | DraftGraph, opset: OpSet, inputs: Iterable[Value] | None = None) -> Graph:
     """The same graph with every type inferred anew from the main inputs. Raises `GraphError` naming the node.
 
     A block that is called with input types other than its own is copied for those types (`layer`, `layer_1`).
@@ -171,7 +190,9 @@ def retype(graph: Graph, opset: OpSet, inputs: Iterable[Value] | None = None) ->
             op = node.op
             if node.is_call:
                 op = CALL + instantiate(node.callee, tuple(block.types[v] if v else None for v in node.inputs))
-            made_node = block.add_node(op, node.inputs, node.attr_map, name=node.name, scope=node.scope, params=node.param_map)
+            made_node = block.add_node(
+                op, node.inputs, node.attr_map, name=node.name, scope=node.scope, params=node.param_map
+            )
             if made_node.scope != node.scope:
                 block.rename(made_node, scope=node.scope)
         return block.finish(source.outputs)

@@ -136,9 +136,9 @@ def _block_problems(block: Block) -> Iterator[Diagnostic]:
         where = f'node "{node.name}" in {here}'
         if not _NAME.match(node.name) or node.name in names:
             yield Diagnostic(where=where, got="a name that is taken or malformed", expected="a unique name")
-        for value in node.inputs:
-            if value and value not in known:
-                got = f"input {value!r}, which {'is defined later (a cycle)' if value in later else 'does not exist'}"
+        for name in node.inputs:
+            if name and name not in known:
+                got = f"input {name!r}, which {'is defined later (a cycle)' if name in later else 'does not exist'}"
                 yield Diagnostic(where=where, got=got, expected="values defined before the node")
         if not node.types:
             yield Diagnostic(where=where, got="no output", expected="at least one")
@@ -168,7 +168,9 @@ class Graph:
         problems: list[Diagnostic] = []
         for block in (*self.blocks, self.main):
             if block.name in known:
-                problems.append(Diagnostic(where=f'block "{block.name}"', got="a name used twice", expected="a unique name"))
+                problems.append(
+                    Diagnostic(where=f'block "{block.name}"', got="a name used twice", expected="a unique name")
+                )
             for node in block.nodes:
                 if node.is_call:
                     problems += _call_problems(block, node, known)

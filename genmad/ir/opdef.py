@@ -197,8 +197,8 @@ class OpDef:
         params: (input types, attrs) -> parameters, sized from both.
         cost: (input types, output types, attrs) -> Cost.
         to_torch: writes a Python expression (a tuple expression where there are several outputs).
-        torch_module: constructor expression of the torch.nn layer that is the same op (`nn.Linear(768, 3072)`), or "" when
-            there is none; slots must then be the layer's own parameter names.
+        torch_module: constructor expression of the torch.nn layer that is the same op (`nn.Linear(768, 3072)`), or ""
+            when there is none; slots must then be the layer's own parameter names.
         to_onnx: adds ONNX nodes and returns the output names.
         is_function: whether ONNX has no such op, so that the nodes go into a FunctionProto of its own.
         samples, refused: uses that must work and uses that must be refused, with a part of the message.
@@ -212,16 +212,16 @@ class OpDef:
     inputs: tuple[str, ...]
     attrs: tuple[Attr, ...] = ()
     result: Callable[[Types, Attrs], tuple[TensorType, ...]]
-    params: Callable[[Types, Attrs], tuple[Param, ...]] = lambda types, attrs: ()
-    cost: Callable[[Types, Types, Attrs], Cost] = lambda types, results, attrs: Cost()
+    params: Callable[[Types, Attrs], tuple[Param, ...]] = lambda _types, _attrs: ()
+    cost: Callable[[Types, Types, Attrs], Cost] = lambda _types, _results, _attrs: Cost()
     to_torch: Callable[[TorchContext], str]
-    torch_module: Callable[[Types, Attrs], str] = lambda types, attrs: ""
+    torch_module: Callable[[Types, Attrs], str] = lambda _types, _attrs: ""
     to_onnx: Callable[[OnnxContext], tuple[str, ...]]
     is_function: bool = False
     samples: tuple[Sample, ...] = ()
     refused: tuple[Sample, ...] = ()
     doc: str
-    follow: Callable[[Attrs, Attrs], Attrs] = lambda old, changes: {}
+    follow: Callable[[Attrs, Attrs], Attrs] = lambda _old, _changes: {}
     opaque: bool = False
 
     @property

@@ -2,10 +2,9 @@
 
 import heapq
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import cast
+from dataclasses import replace
 
-from genmad.ir.build import OpSet, retype
+from genmad.ir.build import DraftGraph, OpSet, retype
 from genmad.ir.diagnostics import Diagnostic, GraphError
 from genmad.ir.graph import CALL, Block, Graph, Node, Value, producer
 
@@ -54,14 +53,6 @@ def _cycle(before: list[set[int]], stuck: set[int]) -> list[int]:
     return [node, *reversed(trail[seen[node] :])]
 
 
-@dataclass(frozen=True)
-class _Draft:
-    """What `retype` reads of a graph; a draft's call types may still be stale, which `Graph` would refuse."""
-
-    main: Block
-    block_map: Mapping[str, Block]
-
-
 def assemble(main: Block, blocks: Mapping[str, Block], opset: OpSet, inputs: Iterable[Value] | None = None) -> Graph:
     """A graph from blocks whose stored types may be out of date: every type is inferred anew from the main inputs.
 
@@ -70,8 +61,8 @@ def assemble(main: Block, blocks: Mapping[str, Block], opset: OpSet, inputs: Ite
     """
     table = {**blocks, main.name: main}
     _check_calls(table)
-    draft = _Draft(main, {name: _sorted_block(block) for name, block in table.items()})
-    return retype(cast(Graph, _Draft(draft.block_map[main.name], draft.block_map)), opset, inputs)
+    ordered = {name: _sorted_block(block) for name, block in table.items()}
+    return retype(DraftGraph(ordered[main.name], ordered), opset, inputs)
 
 
 def _sorted_block(block: Block) -> Block:

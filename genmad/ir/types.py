@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import cache
 from math import prod
-from typing import Union
 
 from genmad.ir.diagnostics import ShapeError
 
@@ -70,7 +69,7 @@ class SymDim:
     __repr__ = __str__
 
 
-Dim = Union[int, SymDim]
+Dim = int | SymDim
 
 
 def _terms(dim: Dim) -> tuple[tuple[Monomial, int], ...]:
@@ -114,7 +113,6 @@ def divide_exactly(dim: Dim, by: Dim) -> Dim | None:
 
 def product(dims: Iterable[Dim]) -> Dim:
     return prod(dims, start=1)
-
 
 
 def _nested(depth: int) -> str:

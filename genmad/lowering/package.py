@@ -48,9 +48,12 @@ def check_target(target: Path, *, force: bool) -> None:
     while not parent.exists() and parent != parent.parent:
         parent = parent.parent
     spot = target if target.is_dir() else parent
-    if not spot.is_dir() or not os.access(spot, os.W_OK | os.X_OK):
-        expected = "a place with write permission"
-        raise _output_error(target, f"{spot}, which cannot be written to", expected, "choose another")
+    try:
+        # Asking for permission is not enough: the file system itself may be read-only.
+        os.rmdir(tempfile.mkdtemp(prefix=".genmad.", dir=spot))
+    except OSError as error:
+        got = f"{spot}, which cannot be written to ({error.strerror})"
+        raise _output_error(target, got, "a place that can be written to", "choose another") from error
 
 
 def _output_error(target: Path, got: str, expected: str, fix: str) -> OutputError:

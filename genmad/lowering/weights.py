@@ -218,21 +218,3 @@ class PlannedWeights(Mapping[str, "torch.Tensor"]):
 
     def __len__(self) -> int:
         return len(self._entries)
-
-
-class Subset(Mapping[str, "torch.Tensor"]):
-    """Some of the weights, looked up when asked for."""
-
-    def __init__(self, weights: Mapping[str, torch.Tensor], names: tuple[str, ...]) -> None:
-        self._weights, self._names = weights, dict.fromkeys(names)
-
-    def __getitem__(self, name: str) -> torch.Tensor:
-        if name not in self._names:
-            raise KeyError(name)
-        return self._weights[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)

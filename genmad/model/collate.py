@@ -7,11 +7,22 @@ import numpy as np
 import torch
 
 from genmad.model.batch import ScriptBatch, SourceBatch
-from genmad.tokenizer.features import NUM_EDGE_KINDS, REL_BACKWARD, REL_OTHER, REL_SAME_BLOCK, REL_SELF, GraphTokens, number_id
+from genmad.tokenizer.features import (
+    NUM_EDGE_KINDS,
+    REL_BACKWARD,
+    REL_OTHER,
+    REL_SAME_BLOCK,
+    REL_SELF,
+    GraphTokens,
+    number_id,
+)
 from genmad.tokenizer.grammar import Mask, Token
 from genmad.tokenizer.text import UNK_ID, PromptTokens, split_words
 
 KINDS = ("word", "node", "text")
+
+# The prompt that stands beside a graph with masked ops or hidden links, in training and in probes.
+RESTORE_PROMPT = "restore"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +53,8 @@ class Source:
 
 
 def match_names(graph: GraphTokens, text: str) -> np.ndarray:
-    """[N] bit set: 1 the token's last name part is a word of the prompt, 2 a dotted suffix is, 4 its place among its sibling
-    calls is a number of the prompt, 8 its op is named."""
+    """[N] bit set: 1 the last part of the token's name is a word of the prompt, 2 a dotted suffix of its name is, 4 its
+    place among its sibling calls is a number of the prompt."""
     words = {word.lower() for word in split_words(text)}
     numbers = {int(word) for word in words if word.isdigit() and len(word) < 9}
     out = np.zeros(len(graph.refs), np.int16)
@@ -90,7 +101,9 @@ def collate_sources(sources: Sequence[Source]) -> SourceBatch:
     )  # fmt: skip
 
 
-def collate_scripts(scripts: Sequence[tuple[Sequence[Token], Sequence[Mask]]], source: SourceBatch, num_words: int) -> ScriptBatch:
+def collate_scripts(
+    scripts: Sequence[tuple[Sequence[Token], Sequence[Mask]]], source: SourceBatch, num_words: int
+) -> ScriptBatch:
     """Pads scripts and their grammar masks to the longest script."""
     batch, longest = len(scripts), max(len(tokens) for tokens, _ in scripts)
     kind = np.full((batch, longest), -1, np.int64)
@@ -106,11 +119,13 @@ def collate_scripts(scripts: Sequence[tuple[Sequence[Token], Sequence[Mask]]], s
             texts[b, i, : len(mask.texts)] = mask.texts
     words[kind < 0, 0] = True
     to = torch.from_numpy
-    return ScriptBatch(kind_BL=to(kind), index_BL=to(index), words_BLV=to(words), nodes_BLN=to(nodes), texts_BLT=to(texts))
+    return ScriptBatch(
+        kind_BL=to(kind), index_BL=to(index), words_BLV=to(words), nodes_BLN=to(nodes), texts_BLT=to(texts)
+    )
 
 
 def link_choices(source: Source, consumer: int) -> np.ndarray:
-    """[N] tokens that may feed `consumer`: inputs and nodes of its block, not itself and not what is computed from it."""
+    """[N] tokens that may feed `consumer`: inputs and nodes of its block, not itself or what is computed from it."""
     refs = source.graph.refs
     block = refs[consumer].block
     relation = source.graph.relation[consumer]

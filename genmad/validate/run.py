@@ -2,16 +2,12 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING
 
 from genmad.cost import cost_of, sizes_for
 from genmad.ir import Diagnostic, GenmadError, Graph, GraphError, OpSet, type_problems
 from genmad.validate import execute, well_formed
 from genmad.validate.budget import budget_problems
 from genmad.validate.levels import Budget, CheckResult, Level, ValidationReport
-
-if TYPE_CHECKING:
-    import torch
 
 Check = Callable[[dict[str, float]], Iterable[Diagnostic]]
 """Yields problems; may put what it measured into the dict."""
@@ -25,7 +21,6 @@ def validate(
     budget: Budget | None = None,
     sizes: Mapping[str, int] | None = None,
     seed: int = 0,
-    weights: "Mapping[str, torch.Tensor] | None" = None,
 ) -> ValidationReport:
     """Checks a graph level by level; all checks of a level run, a level starts when the one before it passed.
 
@@ -34,14 +29,13 @@ def validate(
         sizes: integers for the symbols when costs are counted; `genmad.cost.DEFAULT_SIZES` by default. The forward pass
             of level 5 takes the smallest sizes that fit.
         seed: of the random weights and inputs of level 5.
-        weights: tensors by full parameter name that level 5 uses; those that are not there are drawn at random.
     """
     checks: list[CheckResult] = []
     level: Level | None = None
     for step in Level:
         if step > up_to:
             break
-        results = [_run(name, step, check) for name, check in _checks(graph, opset, step, budget, sizes, seed, weights)]
+        results = [_run(name, step, check) for name, check in _checks(graph, opset, step, budget, sizes, seed)]
         checks += results
         if not all(result.passed for result in results):
             break
@@ -50,13 +44,7 @@ def validate(
 
 
 def _checks(
-    graph: Graph,
-    opset: OpSet,
-    level: Level,
-    budget: Budget | None,
-    sizes: Mapping[str, int] | None,
-    seed: int,
-    weights: "Mapping[str, torch.Tensor] | None",
+    graph: Graph, opset: OpSet, level: Level, budget: Budget | None, sizes: Mapping[str, int] | None, seed: int
 ) -> tuple[tuple[str, Check], ...]:
     if level is Level.WELL_FORMED:
         return (
@@ -71,7 +59,7 @@ def _checks(
         return (("budget", lambda found: _budget(graph, opset, budget, sizes, found)),)
     if level is Level.ONNX:
         return (("onnx", lambda _: _onnx(graph)),)
-    return (("torch_and_onnxruntime_agree", lambda found: execute.problems(graph, opset, seed, found, weights)),)
+    return (("torch_and_onnxruntime_agree", lambda found: execute.problems(graph, opset, seed, found)),)
 
 
 def _run(name: str, level: Level, check: Check) -> CheckResult:

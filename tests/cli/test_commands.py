@@ -332,7 +332,7 @@ OPTIONS = {
     "check": {"--level", "--input", "--json"},
     "diff": {"--input", "--json"},
     "export": {"--output", "--no-weights", "--input", "--force", "--json"},
-    "eval": {"--quick", "--seed", "--n", "--json"},
+    "eval": {"--quick", "--seed", "--n", "--model", "--json"},
 }  # fmt: skip
 
 

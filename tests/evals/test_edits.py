@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from genmad.evals import EVALS, edits
-from genmad.evals.edit_trials import Trial, accepted, attempt, contradicts, draw_trials
+from genmad.evals.edit_trials import Trial, accepted, attempt, draw_trials
 from genmad.evals.held_out import EvalConfigError, read_config
 from genmad.evals.postconditions import judge
 from genmad.evals.report import EvalReport
-from genmad.intents.library import sample_example
+from genmad.intents.library import contradicts, sample_example
 from genmad.intents.types import EditExample, Request
 from genmad.ir.graph import Graph
 from genmad.ir.script import At, EditScript, Number, SetAttrs
@@ -73,7 +73,7 @@ class Oracle:
 
 @pytest.fixture
 def report(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    monkeypatch.setattr(edits, "executes", lambda graph: graph.num_nodes > 0)
+    monkeypatch.setattr(edits, "problems", lambda _: ())
     return edits.run(quick=True, editor=Oracle(), graphs={"gpt2": (gpt2_like(),)}, sample=sample)
 
 
@@ -102,7 +102,7 @@ def test_an_editor_without_text_is_measured_beside(report: dict[str, Any]) -> No
 
 
 def test_wrong_layers_count_against_success_and_untouched(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(edits, "executes", lambda _: True)
+    monkeypatch.setattr(edits, "problems", lambda _: ())
     editor = Oracle(wrong=2, never_refuses=True)
     report = edits.run(n=40, editor=editor, graphs={"gpt2": (gpt2_like(),)}, sample=sample)
     metrics, table = report["metrics"], report["breakdown"]
@@ -112,6 +112,15 @@ def test_wrong_layers_count_against_success_and_untouched(monkeypatch: pytest.Mo
     assert metrics["untouched"] == metrics["success"] == table["intent"]["resize_mlp"]["success"] < 1.0
     assert table["refusal"]["no_such_target"]["n"] == metrics["num_impossible"]
     assert report["failures"][0]["reasons"]
+
+
+def test_what_does_not_run_is_the_worst_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    faults = iter([("it explodes",), *[()] * 200])
+    monkeypatch.setattr(edits, "problems", lambda _: next(faults))
+    report = edits.run(n=12, editor=Oracle(wrong=1), graphs={"gpt2": (gpt2_like(),)}, sample=sample)
+    assert 0 < report["metrics"]["executes"] < 1
+    assert report["failures"][0]["got"] == "ok, does not run"
+    assert report["failures"][0]["reasons"] == ["it explodes"]
 
 
 def test_half_of_the_requests_are_in_held_out_phrasings() -> None:
@@ -175,13 +184,13 @@ def test_metrics_must_be_numbers() -> None:
 def test_requests_that_undo_each_other_are_not_asked() -> None:
     gone = Request(intent="remove_module", layers=("a.0", "a.1"), values=(("part", "mlp"),))
     wide, heads = replace(gone, intent="resize_mlp", layers=("a.1",)), replace(gone, intent="num_heads")
-    pairs = {
-        (gone, wide): True,
-        (gone, replace(wide, layers=("a.2",))): False,
-        (wide, heads): False,
-        (heads, heads): True,
-    }
-    for parts, bad in pairs.items():
+    elsewhere = replace(wide, layers=("a.2",))
+    for parts, bad in (
+        ((gone, wide), True),
+        ((gone, elsewhere), False),
+        ((wide, heads), False),
+        ((heads, heads), True),
+    ):
         assert contradicts(Request(intent="both", values=(("parts", parts),))) is bad
     assert not contradicts(gone)
 

@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genmad.data.families import family
+from genmad.importers.from_function import parse_inputs
 from genmad.importers.from_hf import (
     build_random,
     build_skeleton,
     example_inputs,
     import_config,
     load_source,
-    parse_inputs,
 )
 from genmad.importers.from_torch import ModuleParameters, export_flat, from_torch, trace_flat
 from genmad.importers.lifting import lift
@@ -256,7 +256,7 @@ def test_folder_with_a_pickle_only_is_refused(tmp_path: Path) -> None:
         ("gtp2", "gpt2"),
         ("weights.pt", "safetensors"),
         ("no_such_module:make", "package.module:function"),
-        ("genmad.importers.from_hf:parse_inputs", "without arguments"),
+        ("genmad.importers.from_function:parse_inputs", "without arguments"),
     ],
 )
 def test_sources_that_cannot_be_read_say_what_to_type(source: str, message: str) -> None:

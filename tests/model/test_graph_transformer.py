@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from genmad.ir import Graph
-from genmad.ir.script import At, EditScript, Replace, SetAttrs, Number
+from genmad.ir.script import At, EditScript, Number, Replace, SetAttrs
 from genmad.model import GraphTransformer, GraphTransformerConfig
 from genmad.model.collate import Source, collate_scripts, collate_sources
 from genmad.ops import OPSET
@@ -17,6 +17,7 @@ from tests.graphs import gpt2_like, llama_like
 
 PROMPT = "use relu in the last layer"
 TOLERANCE = 2e-5
+Script = tuple[Sequence[Token], Sequence[Mask]]
 
 
 @pytest.fixture(scope="module")
@@ -41,15 +42,21 @@ def source(graph: Graph, reader: GraphReader, prompt: str = PROMPT) -> Source:
     return Source.of(tokens, reader.text.encode(prompt, tokens.all_names), prompt)
 
 
-def script(graph: Graph, reader: GraphReader, *, op: str = "Relu", prompt: str = PROMPT) -> tuple[Sequence[Token], Sequence[Mask]]:
+def script(graph: Graph, reader: GraphReader, *, op: str = "Relu", prompt: str = PROMPT) -> Script:
     grammar = ScriptGrammar(vocab=reader.vocab, opset=OPSET)
     made = source(graph, reader, prompt)
-    steps = (At(("transformer.h.3",)), Replace("mlp.act", op), SetAttrs("mlp.c_fc", (("out_features", Number("old", times=2)),)))
-    tokens, states = encode_script(grammar.compile(graph, made.graph, made.prompt), EditScript(steps=steps), reading="replace")
+    steps = (
+        At(("transformer.h.3",)),
+        Replace("mlp.act", op),
+        SetAttrs("mlp.c_fc", (("out_features", Number("old", times=2)),)),
+    )
+    tokens, states = encode_script(
+        grammar.compile(graph, made.graph, made.prompt), EditScript(steps=steps), reading="replace"
+    )
     return tokens, [s.mask() for s in states]
 
 
-def losses(model: GraphTransformer, sources: list[Source], scripts: list, reader: GraphReader) -> Tensor:  # type: ignore[type-arg]
+def losses(model: GraphTransformer, sources: list[Source], scripts: list[Script], reader: GraphReader) -> Tensor:
     batch = collate_sources(sources)
     loss, _ = model.script_loss(batch, collate_scripts(scripts, batch, len(reader.vocab)), reader.vocab.id("<bos>"))
     return loss.detach()
@@ -111,7 +118,9 @@ def test_one_batch_is_learned_by_heart(reader: GraphReader) -> None:
     graph = gpt2_like()
     sources = [source(graph, reader, "use relu"), source(graph, reader, "use silu")]
     batch = collate_sources(sources)
-    scripts = collate_scripts([script(graph, reader, op=o, prompt=f"use {o.lower()}") for o in ("Relu", "Silu")], batch, len(reader.vocab))
+    scripts = collate_scripts(
+        [script(graph, reader, op=o, prompt=f"use {o.lower()}") for o in ("Relu", "Silu")], batch, len(reader.vocab)
+    )
     optimizer = torch.optim.AdamW(small.parameters(), 3e-3)
     for _ in range(120):
         loss, right = small.script_loss(batch, scripts, reader.vocab.id("<bos>"))

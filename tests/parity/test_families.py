@@ -1,4 +1,4 @@
-"""Imported families compute what the original model computes, with the same weights, at sizes other than the traced ones."""
+"""Imported families compute what the original model does with the same weights, at sizes other than the traced ones."""
 
 import warnings
 from typing import Any
@@ -64,7 +64,7 @@ def largest_difference(family: Family, kwargs: dict[str, Any] | None = None) -> 
     )
 
 
-@pytest.mark.parametrize("family", [f for f in FAMILIES if f.required], ids=lambda f: f.model_type)
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda f: f.model_type)
 def test_imported_family_gives_the_same_outputs(family: Family, capsys: pytest.CaptureFixture[str]) -> None:
     difference, nodes, report = largest_difference(family)
     with capsys.disabled():

@@ -1,18 +1,19 @@
 """The editor on an untrained model: whatever it writes is valid, and the same seed writes it again."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from genmad.ir import check_types
+from genmad.ir import Graph, check_types
+from genmad.model import GraphTransformer, GraphTransformerConfig
+from genmad.model.collate import Source, collate_sources
 from genmad.ops import OPSET
 from genmad.sampling import Editor
 from genmad.sampling.decode import write_script
 from genmad.sampling.pretrained import CheckpointError, load_pretrained
 from genmad.sampling.probe import Probe
-from genmad.model import GraphTransformer, GraphTransformerConfig
-from genmad.model.collate import Source, collate_sources
 from genmad.tokenizer import GraphReader, PromptTokenizer, Vocab
 from genmad.tokenizer.features import NUM_EDGE_KINDS, NUM_RELATIONS, NUM_VALUES
 from genmad.training.checkpoint import save_pretrained
@@ -24,7 +25,9 @@ from tests.graphs import gpt2_like, llama_like, resnet_like
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random weights; large word scores so that untrained scripts differ from prompt to prompt."""
     torch.manual_seed(0)
-    text = PromptTokenizer.train(["add local attention to the last layer", "rank 8 lora in q_proj"] * 20, ["lora"], vocab_size=90)
+    text = PromptTokenizer.train(
+        ["add local attention to the last layer", "rank 8 lora in q_proj"] * 20, ["lora"], vocab_size=90
+    )
     reader = GraphReader(Vocab.from_opset(OPSET), text, OPSET)
     config = GraphTransformerConfig(
         num_words=len(reader.vocab), num_fields=reader.num_fields, num_values=NUM_VALUES, num_pieces=len(text),
@@ -41,7 +44,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("make", [gpt2_like, llama_like, resnet_like])
-def test_whatever_is_written_is_valid(make, checkpoint: Path) -> None:  # type: ignore[no-untyped-def]
+def test_whatever_is_written_is_valid(make: Callable[[], Graph], checkpoint: Path) -> None:
     kit = load_pretrained(checkpoint)
     graph = make()
     tokens = kit.reader.read(graph)

@@ -1,25 +1,30 @@
-"""Sound: what the grammar lets through runs to a valid graph. Complete: a real script passes. Live: it can always go on."""
+"""Sound: what the grammar lets through runs to a valid graph. Complete: a real script passes. Live: it can go on."""
 
 import random
+from collections.abc import Callable
 
 import pytest
 
 from genmad.ir import Graph, GraphError, check_types
 from genmad.ir.script import Add, At, EditScript, Number, Remove, Replace, ReplaceUses, Rewire, SetAttrs
 from genmad.ops import OPSET
-from genmad.tokenizer import GrammarError, GraphReader, ScriptGrammar, SourceGrammar, Token, encode_script
+from genmad.tokenizer import GrammarError, GrammarState, GraphReader, ScriptGrammar, SourceGrammar, Token, encode_script
 from tests.graphs import bert_like, gpt2_like, llama_like, resnet_like
 
 PROMPT = "set it to 2 or 7 or 64"
 
 
-def source_of(graph: Graph, reader: GraphReader, grammar: ScriptGrammar, prompt: str = PROMPT, **options: str) -> SourceGrammar:
+def source_of(
+    graph: Graph, reader: GraphReader, grammar: ScriptGrammar, prompt: str = PROMPT, **options: str
+) -> SourceGrammar:
     tokens = reader.read(graph)
     return grammar.compile(graph, tokens, reader.text.encode(prompt, tokens.all_names), **options)
 
 
 @pytest.mark.parametrize("make", [gpt2_like, bert_like, llama_like, resnet_like])
-def test_random_walks_end_in_valid_graphs(make, reader: GraphReader, grammar: ScriptGrammar) -> None:  # type: ignore[no-untyped-def]
+def test_random_walks_end_in_valid_graphs(
+    make: Callable[[], Graph], reader: GraphReader, grammar: ScriptGrammar
+) -> None:
     """Every walk, whatever it picks, ends, and its graph passes the shape rules from scratch."""
     rng = random.Random(f"walk {make.__name__}")
     source = source_of(make(), reader, grammar)
@@ -43,11 +48,13 @@ def test_random_walks_end_in_valid_graphs(make, reader: GraphReader, grammar: Sc
 def script_of_everything() -> EditScript:
     """Uses each kind of step and number once, on GPT-2."""
     width = Number("channels", ref="ln_1")
+    heads = Number("like", ref="attn.attention")
+    attention = (("num_heads", heads), ("causal", True), ("window", Number.of(64)))
     return EditScript(
         steps=(
             At(("transformer.h.1", "transformer.h.2", "transformer.h.3")),
             Add("new_linear", "Linear", ("ln_1",), (("out_features", width), ("bias", False))),
-            Add("new_attention", "Attention", ("new_linear",) * 3, (("num_heads", Number("like", ref="attn.attention")), ("causal", True), ("window", Number.of(64)))),
+            Add("new_attention", "Attention", ("new_linear",) * 3, attention),
             ReplaceUses("attn.attention", "new_attention"),
             SetAttrs("mlp.c_fc", (("out_features", Number("old", times=2)),)),
             Replace("mlp.act", "Relu"),
@@ -79,15 +86,15 @@ def test_a_number_that_does_not_divide_the_width_is_masked(reader: GraphReader, 
     index = state.source.index
     call = next(i for i, (path, _) in state.source.calls.items() if path.endswith(".3"))
     node = next(i for ref, i in index.items() if (ref.block, ref.name) == (block, "attn.attention"))
-    for token in (word("reading:resize", state), word("AT", state), Token("node", call), word("DO", state), word("SET", state), Token("node", node), word("attr:num_heads", state)):  # fmt: skip
-        state = state.advance(token)
+    for step in ("reading:resize", "AT", call, "DO", "SET", node, "attr:num_heads"):
+        state = state.advance(word(step, state) if isinstance(step, str) else Token("node", step))
     numbers = state.source.number_texts
     allowed = {numbers[t.index] for t in state.mask().tokens() if t.kind == "text"}
     assert allowed == {2}
     assert word("refuse:not_divisible", state) in state.mask()
 
 
-def word(text: str, state) -> Token:  # type: ignore[no-untyped-def]
+def word(text: str, state: GrammarState) -> Token:
     return Token("word", state.vocab.id(text))
 
 

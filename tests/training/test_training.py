@@ -1,5 +1,6 @@
 """Training: batches depend on seed and step alone, and a resumed run is the uninterrupted one, bit for bit."""
 
+import random
 from pathlib import Path
 
 import pytest
@@ -26,16 +27,20 @@ def record(graph: Graph, family: str) -> ArchRecord:
 @pytest.fixture(scope="module")
 def kit() -> tuple[list[ArchRecord], GraphReader, ScriptGrammar]:
     records = [record(gpt2_like(), "gpt2"), record(bert_like(), "bert"), record(llama_like(), "llama")]
-    text = PromptTokenizer.train(["add local attention to the last layer", "rank 8 lora in q_proj"] * 20, ["lora"], vocab_size=90)
+    text = PromptTokenizer.train(
+        ["add local attention to the last layer", "rank 8 lora in q_proj"] * 20, ["lora"], vocab_size=90
+    )
     vocab = Vocab.from_opset(OPSET)
     return records, GraphReader(vocab, text, OPSET), ScriptGrammar(vocab=vocab, opset=OPSET)
 
 
 def tiny(steps: int) -> TrainConfig:
-    sizes = ModelSizes(hidden_size=16, num_heads=2, num_text_layers=1, num_encoder_layers=1, num_decoder_layers=1, dropout=0.0)
+    sizes = ModelSizes(
+        hidden_size=16, num_heads=2, num_text_layers=1, num_encoder_layers=1, num_decoder_layers=1, dropout=0.0
+    )
     return TrainConfig(
-        corpus=CorpusConfig(held_out=()), model=sizes, steps=steps, warmup_steps=2, tokens_per_batch=200, max_batch=4, workers=0,
-        save_every=2, log_every=1, mixed_precision="no",
+        corpus=CorpusConfig(held_out=()), model=sizes, steps=steps, warmup_steps=2, tokens_per_batch=200, max_batch=4,
+        workers=0, save_every=2, log_every=1, mixed_precision="no",
     )  # fmt: skip
 
 
@@ -61,7 +66,9 @@ def test_every_written_token_is_in_its_mask(kit: tuple[list[ArchRecord], GraphRe
             assert bool(table[at[:, 0], at[:, 1], script.index_BL[at[:, 0], at[:, 1]]].all())
 
 
-def test_a_resumed_run_is_the_uninterrupted_one(kit: tuple[list[ArchRecord], GraphReader, ScriptGrammar], tmp_path: Path) -> None:
+def test_a_resumed_run_is_the_uninterrupted_one(
+    kit: tuple[list[ArchRecord], GraphReader, ScriptGrammar], tmp_path: Path
+) -> None:
     records, reader, grammar = kit
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     whole.mkdir()
@@ -83,8 +90,6 @@ def test_a_resumed_run_is_the_uninterrupted_one(kit: tuple[list[ArchRecord], Gra
 
 
 def test_incomplete_graphs_are_completed_by_their_scripts() -> None:
-    import random
-
     for graph in (gpt2_like(), bert_like(), llama_like()):
         made = [incomplete(graph, OPSET, random.Random(i)) for i in range(12)]
         found = [m for m in made if m is not None]
@@ -96,8 +101,6 @@ def test_incomplete_graphs_are_completed_by_their_scripts() -> None:
 
 def test_corruption_hides_what_must_be_restored(kit: tuple[list[ArchRecord], GraphReader, ScriptGrammar]) -> None:
     """The bug this guards: a masked op that can still be read off its attributes or name."""
-    import random
-
     _, reader, _ = kit
     graph = gpt2_like()
     corrupted = corrupt(graph, reader, random.Random(3))
@@ -114,10 +117,19 @@ def test_corruption_hides_what_must_be_restored(kit: tuple[list[ArchRecord], Gra
     assert bool(batch.link_choices_QN[torch.arange(len(batch.link_target_Q)), batch.link_target_Q].all())
 
 
+def broken() -> Graph:
+    raise ZeroDivisionError
+
+
 def test_a_family_stands_in_one_split_only(tmp_path: Path) -> None:
     """The same graph under a training and a held-out family belongs to the held-out one."""
-    variants = [("gpt2", "v0", gpt2_like), ("copy", "v0", gpt2_like), ("bert", "v0", bert_like), ("broken", "v0", lambda: 1 / 0)]
-    records, failures = build(variants, frozenset({"copy"}))  # type: ignore[arg-type]
+    variants = [
+        ("gpt2", "v0", gpt2_like),
+        ("copy", "v0", gpt2_like),
+        ("bert", "v0", bert_like),
+        ("broken", "v0", broken),
+    ]
+    records, failures = build(variants, frozenset({"copy"}))
     save(records, failures, tmp_path / "corpus")
     assert {r.family for r in load(tmp_path / "corpus", "train")} == {"bert"}
     assert {r.family for r in load(tmp_path / "corpus", "heldout")} == {"copy"}

@@ -11,11 +11,9 @@ from torch import Tensor
 
 from genmad.ir import Graph, producer
 from genmad.model import GraphTransformer
-from genmad.model.collate import Source, collate_sources, link_choices
 from genmad.model.batch import SourceBatch
+from genmad.model.collate import RESTORE_PROMPT, Source, collate_sources, link_choices
 from genmad.tokenizer import GraphReader, TokenRef
-
-RESTORE_PROMPT = "restore"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +40,9 @@ class RestoreBatch:
     link_choices_QN: Tensor
 
 
-def corrupt(graph: Graph, reader: GraphReader, rng: random.Random, *, ops: float = 0.15, links: float = 0.12) -> Corrupted:
+def corrupt(
+    graph: Graph, reader: GraphReader, rng: random.Random, *, ops: float = 0.15, links: float = 0.12
+) -> Corrupted:
     """Masks a share of the ops and hides a share of the links, at least one of each."""
     nodes = [(b, n) for b in graph.all_blocks for n in b.nodes]
     plain = [(b, n) for b, n in nodes if not n.is_call]

@@ -2,18 +2,19 @@
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from genmad.intents.library import sample_example
-from genmad.ir import Graph, GraphError, Node, OpSet, prune_dead, replace_block
-from genmad.ir.script import Add, At, EditScript, Number, Rewire, Step, fresh_name
+from genmad.ir import Graph, GraphError, Node, OpSet, TensorType, places, prune_dead, replace_block
+from genmad.ir.script import Add, At, EditScript, Number, Replace, Rewire, SetAttrs, Step, fresh_name
 from genmad.model.collate import Source
-from genmad.tokenizer import GraphReader, GraphTokens, GrammarError, Mask, ScriptGrammar, Token, encode_script
+from genmad.tokenizer import GrammarError, GraphReader, GraphTokens, Mask, ScriptGrammar, Token, encode_script
 
 COMPLETION_PROMPTS = (
-    "complete the graph", "fill in what is missing", "finish this architecture", "add the missing op", "repair the network",
-    "restore the missing node", "complete this incomplete model", "put back what was removed",
+    "complete the graph", "fill in what is missing", "finish this architecture", "add the missing op",
+    "repair the network", "restore the missing node", "complete this incomplete model", "put back what was removed",
 )  # fmt: skip
 
 
@@ -33,7 +34,12 @@ def drop_words(prompt: str, share: float, rng: random.Random) -> str:
 
 
 def edit_example(
-    graph: Graph, tokens: GraphTokens, reader: GraphReader, grammar: ScriptGrammar, rng: random.Random, word_dropout: float
+    graph: Graph,
+    tokens: GraphTokens,
+    reader: GraphReader,
+    grammar: ScriptGrammar,
+    rng: random.Random,
+    word_dropout: float,
 ) -> ScriptExample | None:
     """One request over `graph` with its script; None where the library has none or the script is too long."""
     example = sample_example(graph, rng, others=True)
@@ -45,13 +51,15 @@ def edit_example(
 
 
 def _encode(
-    graph: Graph, tokens: GraphTokens, reader: GraphReader, grammar: ScriptGrammar, prompt: str, script: EditScript | None,
-    reading: str, refusal: str = "", blocked: object = None,
+    graph: Graph, tokens: GraphTokens, reader: GraphReader, grammar: ScriptGrammar, prompt: str,
+    script: EditScript | None, reading: str, refusal: str = "", blocked: SetAttrs | Replace | None = None,
 ) -> ScriptExample | None:  # fmt: skip
+    if refusal and script is not None and blocked is None:
+        return None
     pieces = reader.text.encode(prompt, tokens.all_names)
     compiled = grammar.compile(graph, tokens, pieces)
     try:
-        written, states = encode_script(compiled, script, reading=reading, refusal=refusal, blocked=blocked)  # type: ignore[arg-type]
+        written, states = encode_script(compiled, script, reading=reading, refusal=refusal, blocked=blocked)
     except (GrammarError, GraphError):
         return None
     if len(written) > 250:
@@ -67,7 +75,9 @@ def incomplete(graph: Graph, opset: OpSet, rng: random.Random) -> tuple[Graph, E
     block, node = rng.choice(choices)
     users = [(user, slot) for user, slot in block.users[node.name]]
     nodes = [
-        replace(n, inputs=tuple(node.inputs[0] if v == node.name else v for v in n.inputs)) for n in block.nodes if n.name != node.name
+        replace(n, inputs=tuple(node.inputs[0] if v == node.name else v for v in n.inputs))
+        for n in block.nodes
+        if n.name != node.name
     ]
     outputs = tuple(node.inputs[0] if v == node.name else v for v in block.outputs)
     try:
@@ -78,43 +88,50 @@ def incomplete(graph: Graph, opset: OpSet, rng: random.Random) -> tuple[Graph, E
         return None
     calls = _calls_of(rest, block.name)
     name = fresh_name(rest.block_map[block.name], node.op, node.inputs)
-    settings = tuple((k, _literal(v)) for k, v in node.attrs if not opset[node.op].attr(k).required or isinstance(v, (int, str, tuple)))
-    settings = tuple((k, v) for k, v in settings if v != _literal(opset[node.op].attr(k).default))
+    settings = _settings(node, opset)
     steps: list[Step] = [At(calls), Add(name, node.op, node.inputs, settings)]
     steps += [Rewire(user, slot, name) for user, slot in users]
     steps += [Rewire("", slot, name) for slot, value in enumerate(block.outputs) if value == node.name]
     return rest, EditScript(steps=tuple(steps))
 
 
-def _can_go(types: object, node: Node) -> bool:
+def _settings(node: Node, opset: OpSet) -> tuple[tuple[str, Any], ...]:
+    """The attributes that differ from their defaults, as a script sets them."""
+    out = []
+    for name, value in node.attrs:
+        attr = opset[node.op].attr(name)
+        sayable = not attr.required or isinstance(value, (int, str, tuple))
+        if sayable and _literal(value) != _literal(attr.default):
+            out.append((name, _literal(value)))
+    return tuple(out)
+
+
+def _can_go(types: Mapping[str, TensorType], node: Node) -> bool:
     """A node with one output, of the type of its first input, with attributes that a script can write."""
     if node.is_call or len(node.types) != 1 or not node.inputs or not node.inputs[0]:
         return False
     plain = all(v is None or isinstance(v, (bool, int, float, str)) or _uniform(v) for _, v in node.attrs)
-    return plain and types[node.inputs[0]] == node.types[0]  # type: ignore[index]
+    return plain and types[node.inputs[0]] == node.types[0]
 
 
 def _uniform(value: object) -> bool:
     return isinstance(value, tuple) and len(set(value)) == 1 and isinstance(value[0], int)
 
 
-def _literal(value: object) -> object:
-    if isinstance(value, bool) or value is None or isinstance(value, str):
-        return value
+def _literal(value: Any) -> Any:
+    """An attribute value as a script's setting; what a script cannot say (`_writable`) stays as it is."""
     if isinstance(value, tuple):
         return Number.of(value[0]) if value and isinstance(value[0], int) and value[0] >= 0 else value
-    if isinstance(value, int) and value >= 0:
-        return Number.of(value)
-    return value
+    return Number.of(value) if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else value
 
 
 def _calls_of(graph: Graph, name: str) -> tuple[str, ...]:
-    from genmad.ir import places
-
     return tuple(p.path for p in places(graph) if p.node.callee == name)
 
 
-def completion_example(graph: Graph, reader: GraphReader, grammar: ScriptGrammar, rng: random.Random) -> ScriptExample | None:
+def completion_example(
+    graph: Graph, reader: GraphReader, grammar: ScriptGrammar, rng: random.Random
+) -> ScriptExample | None:
     """An incomplete graph and the script that completes it."""
     made = incomplete(graph, grammar.opset, rng)
     if made is None:

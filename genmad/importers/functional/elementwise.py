@@ -150,7 +150,7 @@ def clamp(e: Emitter, input: Any, min: Any = None, max: Any = None) -> Any:
     low, high = (None if bound is None else _number(e, bound) for bound in (min, max))
     if (min is not None and low is None) or (max is not None and high is None):
         raise NoOp("clamp by tensors")
-    bounds = {k: float(v) for k, v in (("min", low), ("max", high)) if v is not None}
+    bounds: dict[str, Any] = {k: float(v) for k, v in (("min", low), ("max", high)) if v is not None}
     return e.add("Clip", input, **bounds)
 
 
@@ -192,7 +192,7 @@ def softplus(e: Emitter, input: Any, beta: float = 1, threshold: float = 20) -> 
 
 
 def _softmax(op: str) -> Handler:
-    def handler(e: Emitter, input: Any, dim: Any = None, _stacklevel: int = 3, dtype: Any = None) -> Any:  # noqa: ARG001
+    def handler(e: Emitter, input: Any, dim: Any = None, _stacklevel: int = 3, dtype: Any = None) -> Any:
         if dim is None:
             raise NoOp("softmax without an axis")
         x = input if dtype is None else cast(e, input, dtype)

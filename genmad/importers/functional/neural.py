@@ -9,9 +9,9 @@ from genmad.importers.masks import mask_kind
 
 
 def _params(**slots: Any) -> dict[str, T]:
-    """Slots whose tensors are parameters of the model. Raises `NoOp` when one is computed."""
+    """Slots whose tensors are parameters or buffers of the model. Raises `NoOp` when one is computed."""
     given = {slot: t for slot, t in slots.items() if t is not None}
-    if not all(isinstance(t, T) and t.is_parameter for t in given.values()):
+    if not all(isinstance(t, T) and t.has_name for t in given.values()):
         raise NoOp("weights that are computed")
     return given
 
@@ -126,7 +126,7 @@ def max_pool(
     if return_indices:
         raise NoOp("max pooling with indices")
     rank = _rank(e, input)
-    attrs = {"kernel_size": _tuple(kernel_size, rank), "stride": _tuple(stride or kernel_size, rank),
+    attrs: dict[str, Any] = {"kernel_size": _tuple(kernel_size, rank), "stride": _tuple(stride or kernel_size, rank),
              "padding": _tuple(padding, rank), "dilation": _tuple(dilation, rank), "ceil_mode": ceil_mode}  # fmt: skip
     return e.add("MaxPool", input, **attrs)
 
@@ -140,7 +140,7 @@ def average_pool(
     rank = _rank(e, input)
     if covers_all(e.type_of(input).shape[2:], _tuple(kernel_size, rank), padding, ceil_mode):
         return e.add("GlobalAveragePool", input, keepdims=True)
-    attrs = {"kernel_size": _tuple(kernel_size, rank), "stride": _tuple(stride or kernel_size, rank),
+    attrs: dict[str, Any] = {"kernel_size": _tuple(kernel_size, rank), "stride": _tuple(stride or kernel_size, rank),
              "padding": _tuple(padding, rank), "ceil_mode": ceil_mode,
              "count_include_pad": count_include_pad}  # fmt: skip
     return e.add("AveragePool", input, **attrs)
@@ -217,8 +217,10 @@ def _made_mask(e: Emitter, mask: Any) -> tuple[bool, Any] | None:
 
 def scaled_dot_product_attention(
     e: Emitter, query: Any, key: Any, value: Any, attn_mask: Any = None, dropout_p: float = 0.0,
-    is_causal: bool = False, # noqa: ARG001 scale: Any = None, enable_gqa: bool = False, # noqa: ARG001
+    is_causal: bool = False, scale: Any = None, enable_gqa: bool = False,
 ) -> Any:  # fmt: skip
+    """torch's attention in eval mode: no dropout; groups follow from the shapes."""
+    del dropout_p, enable_gqa
     if query.rank != 4:
         raise NoOp("attention on tensors that are not [batch, heads, positions, features]")
     biases = () if attn_mask is None else (attn_mask,)
@@ -228,11 +230,11 @@ def scaled_dot_product_attention(
 def multi_head_attention(
     e: Emitter, query: Any, key: Any, value: Any, embed_dim_to_check: int, num_heads: int, in_proj_weight: Any,
     in_proj_bias: Any, bias_k: Any, bias_v: Any, add_zero_attn: bool, dropout_p: float, out_proj_weight: Any,
-    # noqa: ARG001 out_proj_bias: Any, training: bool = True, key_padding_mask: Any = None,
-    need_weights: bool = True, # noqa: ARG001 attn_mask: Any = None, use_separate_proj_weight: bool = False,
-    is_causal: bool = False, **_: Any, # noqa: ARG001
+    out_proj_bias: Any, key_padding_mask: Any = None, attn_mask: Any = None, use_separate_proj_weight: bool = False,
+    **others: Any,
 ) -> Any:  # fmt: skip
     """torch's fused attention on [S, B, D]; one matrix projects queries, keys and values."""
+    del dropout_p, bias_v, others  # eval mode; what is left only says whether weights are returned
     if use_separate_proj_weight or key_padding_mask is not None or bias_k is not None or add_zero_attn:
         raise NoOp("attention with padding masks, extra keys or separate widths")
     parts: dict[Any, Any] = {}

@@ -30,7 +30,7 @@ def portable_shape(source: tuple[Dim, ...], target: tuple[Dim, ...], given: tupl
     lead = 0
     while lead < min(len(source), len(target)) and source[lead] == target[lead]:
         lead += 1
-    dims: list[Dim] = [0] * lead + list(target[lead:])
+    dims: list[Dim] = [*((0,) * lead), *target[lead:]]
     rest = range(lead, len(target))
     asked = [i for i in rest if i < len(given) and given[i] == -1]
     symbolic = [i for i in rest if isinstance(target[i], SymDim)]
@@ -117,6 +117,8 @@ def unsqueeze(e: Emitter, input: Any, dim: int) -> Any:
 
 
 def expand(e: Emitter, input: Any, *size: Any, **kwargs: Any) -> Any:
+    """The sizes asked for are those of the result, which is known."""
+    del size
     source, target = e.type_of(input).shape, e.want[0].shape
     if source == target or kwargs.keys() - {"size", "implicit"}:
         return input

@@ -1,4 +1,7 @@
-"""LayerNorm between two transposes that put the channels last and back to ChannelLayerNorm (ConvNeXt, arXiv 2201.03545)."""
+"""LayerNorm between two transposes that put the channels last and back to ChannelLayerNorm.
+
+ConvNeXt, arXiv 2201.03545.
+"""
 
 from genmad.importers.flat import Flat, FlatNode
 

@@ -20,7 +20,7 @@ _MAX_DISTANCES = (128, 64, 256, 20, 32, 160, 512)
 
 
 def lift_position_bias(flat: Flat) -> int:
-    used = {}
+    used: dict[str, tuple[str, ...]] = {}
     for node in flat.nodes:
         if node.op == "Attention" and len(node.inputs) > 3:
             bias = flat.source(node.inputs[3], "Expand")
@@ -90,12 +90,12 @@ def _settings(
         given = buckets(sizes)
     except (UnsupportedError, RuntimeError):
         return None
-    shape = tuple(evaluate_dim(d, sizes) for d in lengths)
-    if tuple(given.shape) != shape or given.dtype != torch.int64:
+    rows, columns = (evaluate_dim(d, sizes) for d in lengths)
+    if tuple(given.shape) != (rows, columns) or given.dtype != torch.int64:
         return None
     for max_distance in _MAX_DISTANCES:
         for bidirectional in (True, False):
-            if torch.equal(given, bucket_table(*shape, count, max_distance, bidirectional)):
+            if torch.equal(given, bucket_table(rows, columns, count, max_distance, bidirectional)):
                 return {"max_distance": max_distance, "bidirectional": bidirectional}
     return None
 

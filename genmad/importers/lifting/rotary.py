@@ -1,4 +1,7 @@
-"""`x * cos + rotate_half(x) * sin` to RotaryEmbedding (RoFormer, arXiv 2104.09864, eq. 34), also on the first features only."""
+"""`x * cos + rotate_half(x) * sin` to RotaryEmbedding, also on the first features only.
+
+RoFormer, arXiv 2104.09864, eq. 34.
+"""
 
 from genmad.importers.flat import Flat, FlatNode
 from genmad.importers.lifting.match import is_last_axis, slice_of

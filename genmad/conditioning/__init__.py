@@ -1,1 +1,0 @@
-"""Prompts and numeric targets as embeddings."""
