@@ -36,15 +36,6 @@ READINGS: Mapping[str, str] = {
 WORTH_NAMING = 0.05
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
-    """Outputs before and after on one random input: largest absolute difference, largest output, sizes of the input."""
-
-    difference: float
-    scale: float
-    sizes: Mapping[str, int]
-
-
 class EditError(GenmadError):
     """An edit that ends without a result. `status` and `context` are what `report.json` would say of it."""
 
@@ -286,24 +277,6 @@ def cost_lines(cost: Mapping[str, Any]) -> list[str]:
         share = f", {(new - old) / old:+.2%}" if old and new != old else ""
         lines.append(f"{word}: {old:,} -> {new:,} ({new - old:+,}{share})")
     return lines
-
-
-def output_line(before: Graph, after: Graph, measured: Comparison | None, reasons: Sequence[str]) -> str:
-    """Whether outputs stay as they are, measured where it could be."""
-    old, new = (", ".join(map(str, graph.main.output_types)) for graph in (before, after))
-    if old != new:
-        return f"outputs: {old} became {new}, so they cannot be compared"
-    if measured is None:
-        expected = f"expected to change ({reasons[0]})" if reasons else "expected unchanged: what is new starts at zero"
-        return f"outputs: {expected}; not measured"
-    difference, scale = measured.difference, measured.scale
-    sizes = ", ".join(f"{name} {size}" for name, size in measured.sizes.items())
-    on = "on random input" + (f" at {sizes}" if sizes else "")
-    if difference > 1e-5 * max(scale, 1.0):
-        return f"outputs: changed by up to {difference:.3g} {on}, where the largest output is {scale:.3g}"
-    if reasons:
-        return f"outputs: no difference seen {on} (largest {difference:.2g}), though they may change: {reasons[0]}"
-    return f"outputs: unchanged (largest difference {difference:.2g} {on})"
 
 
 _CARD = """\

@@ -9,6 +9,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from genmad.comparison import Comparison, compare_outputs, output_line
 from genmad.diff import GraphDiff
 from genmad.inspection import Inspection, graph_cost, outline, sizes_of
 from genmad.ir import Diagnostic, Graph, GraphDelta, GraphError
@@ -19,7 +20,6 @@ from genmad.ops import OPSET
 from genmad.recipe import Recipe, RecipeEdit, misfit
 from genmad.report import (
     Clock,
-    Comparison,
     EditReport,
     UsageError,
     card,
@@ -27,7 +27,6 @@ from genmad.report import (
     check_prompt,
     cost_lines,
     no_result,
-    output_line,
     plan_head,
     plan_lines,
     reading_lines,
@@ -44,8 +43,6 @@ if TYPE_CHECKING:
 
 ALL_LEVELS = 5
 GRAPH_LEVELS = 4
-# Longest sequence on which outputs before and after are compared.
-MAX_COMPARED_LENGTH = 264
 
 
 class Reading(Protocol):
@@ -354,47 +351,6 @@ def _write_text(text: str, path: Path) -> None:
 def _alternative(before: Graph, other: Any) -> dict[str, Any]:
     delta = GraphDiff.between(before, other.state.graph).to_json()
     return {"confidence": other.confidence, "reading": other.reading, "delta": delta, "steps": other.script.to_json()}
-
-
-def compare_outputs(before: Architecture, after: Edited) -> Comparison | None:
-    """The outputs of both on one random input; None when they have other shapes."""
-    import torch
-
-    from genmad.validate.execute import random_inputs
-
-    sizes = comparison_sizes(before.graph, after.graph, exact=not after.reasons)
-    inputs = random_inputs(before.graph, sizes, 0)
-    results = []
-    with torch.no_grad():
-        for model in (before, after):
-            found = model.to_torch()(*(inputs[value.name] for value in model.graph.main.inputs))
-            results.append(found if isinstance(found, (tuple, list)) else (found,))
-    old, new = results
-    if [t.shape for t in old] != [t.shape for t in new]:
-        return None
-    pairs = [(a.double(), b.double()) for a, b in zip(old, new, strict=True) if a.numel()]
-    difference = max((float((a - b).nan_to_num().abs().max()) for a, b in pairs), default=0.0)
-    scale = max((float(a.nan_to_num().abs().max()) for a, _ in pairs), default=0.0)
-    return Comparison(difference=difference, scale=scale, sizes=sizes)
-
-
-def comparison_sizes(before: Graph, after: Graph, *, exact: bool) -> dict[str, int]:
-    """Small sizes; where outputs may change, a sequence longer than a new window, as far as that is cheap."""
-    from genmad.validate.execute import small_sizes
-
-    sizes = small_sizes(before, graph_cost(before)["params"])
-    windows = _windows(after) - _windows(before)
-    if "seq" in sizes and windows and not exact:
-        needed = min(windows) + 8
-        positions = [n.attr_map["num_embeddings"] for b in before.all_blocks for n in b.nodes if n.op == "Embedding"]
-        if sizes["seq"] < needed <= min([MAX_COMPARED_LENGTH, *positions]):
-            sizes["seq"] = needed
-    return sizes
-
-
-def _windows(graph: Graph) -> set[int]:
-    nodes = (node for block in graph.all_blocks for node in block.nodes if node.op == "Attention")
-    return {int(node.attr_map["window"]) for node in nodes if node.attr_map.get("window")}
 
 
 def load_editor(checkpoint: str | None) -> EditorLike:

@@ -11,7 +11,7 @@ import torch
 from genmad.ir import Graph, GraphError, canonical_hash, canonicalize
 from genmad.ir.script import EditScript, EditState, Number, Replace, SetAttrs
 from genmad.model.collate import Source, collate_sources
-from genmad.sampling.decode import Written, write_script
+from genmad.sampling.decode import MAX_TOKENS, Written, write_script
 from genmad.sampling.pretrained import Pretrained, load_pretrained
 from genmad.tokenizer import GrammarState, PromptTokens
 from genmad.tokenizer.text import split_words
@@ -129,8 +129,10 @@ def _proposal(
     if state.refusal:
         blocked = _blocked(graph, prompt, state.refusal, written.blocked, pieces)
         return replace(nothing, reason=state.refusal, blocked=blocked)
-    if not state.is_terminated or state.aborted:
-        return replace(nothing, status="failed", blocked="no valid step was left")
+    if not state.is_terminated:
+        return replace(nothing, status="failed", blocked=f"the edit did not end within {MAX_TOKENS} tokens")
+    if state.aborted:
+        return replace(nothing, status="failed", blocked="a step of the edit could not be finished on this graph")
     if canonical_hash(state.edit.graph) == canonical_hash(graph):
         return replace(nothing, reason="already_so", blocked="the edit would change nothing")
     close = [r for r in readings if r.probability >= AMBIGUOUS_FROM]

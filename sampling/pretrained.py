@@ -20,6 +20,10 @@ class CheckpointError(GenmadError):
 
     exit_code = 3
 
+    def __init__(self, diagnostic: Diagnostic) -> None:
+        self.diagnostic = diagnostic
+        super().__init__(str(diagnostic))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Pretrained:

@@ -18,11 +18,14 @@ ROOT = Path(__file__).resolve().parent.parent
 MAPPED_FOLDERS = ("configs", "sampling", "tokenizer", "training")
 
 # An import may point only to a lower row, or inside its own room. Rooms on one row never import each other.
-# A room is a tuple of module prefixes; the Python API (session and what it reports) is one room of five files.
+# A room is a tuple of module prefixes; the Python API (session and what it reports) is one room of six files.
+SESSION_ROOM = (
+    "genmad.session", "genmad.report", "genmad.comparison", "genmad.diff", "genmad.inspection", "genmad.recipe",
+)  # fmt: skip
 ROWS: tuple[tuple[float, tuple[tuple[str, ...], ...]], ...] = (
     (8, (("genmad",),)),  # the lazy public names; holds __version__
     (7, (("genmad.cli",), ("genmad.web",))),
-    (6.5, (("genmad.session", "genmad.report", "genmad.diff", "genmad.inspection", "genmad.recipe"),)),
+    (6.5, (SESSION_ROOM,)),
     (6, (("genmad.agent",), ("genmad.evals",))),
     (5, (("genmad.training",), ("genmad.sampling",), ("genmad.autobuild",), ("genmad.search",))),
     (4, (("genmad.model",), ("genmad.conditioning",), ("genmad.spaces",), ("genmad.intents",))),
@@ -36,7 +39,7 @@ ROOM_OF = {prefix: room for _, rooms in ROWS for room in rooms for prefix in roo
 ROW_OF = {prefix: row for row, rooms in ROWS for room in rooms for prefix in room}
 
 # The prompt path may never see the programmatic edits that made the corpus: an edit must come from the model.
-PROMPT_PATH = ("genmad.sampling", "genmad.session", "genmad.report", "genmad.cli")
+PROMPT_PATH = ("genmad.sampling", *SESSION_ROOM, "genmad.cli")
 KEPT_APART = "genmad.intents"
 # `genmad eval` measures with the intents' post-conditions, so this one edge is not followed; see the test of it.
 EVAL_DOOR = ("genmad.cli", "genmad.evals")

@@ -221,7 +221,7 @@ def test_a_recipe_replays_on_a_wider_model() -> None:
     wide = architecture(tiny(num_layers=4, width=16)).replay(recipe)
     assert wide.diff.ids("rewired") == ("h.2.add",)
     assert wide.comparison is not None
-    assert wide.comparison[0] == 0.0
+    assert wide.comparison.difference == 0.0
     assert wide.graph.block_map["layer_1"].by_name["attn.new_q"].attr_map["out_features"] == 16
 
 
@@ -236,7 +236,7 @@ def test_edits_chain_and_their_recipe_holds_both() -> None:
     assert [step.prompt for step in second.recipe.edits] == ["add local attention", "now the first layer"]
     assert second.diff.ids("rewired") == ("h.0.add", "h.2.add")
     assert second.comparison is not None
-    assert second.comparison[0] == 0.0
+    assert second.comparison.difference == 0.0
     replayed = architecture().replay(second.recipe)
     assert replayed.graph == second.graph
 
@@ -328,8 +328,8 @@ def test_additions_to_a_convnet_keep_its_outputs_and_other_changes_do_not(
 ) -> None:
     model = architecture(convnet()).edit("x", editor=FakeEditor(steps))
     assert model.comparison is not None
-    difference, scale = model.comparison
-    assert (difference <= 1e-5 * scale) is unchanged, model.comparison
+    found = model.comparison
+    assert (found.difference <= 1e-5 * found.scale) is unchanged, found
 
 
 def test_an_inserted_layer_is_silent_and_a_repeated_one_is_not() -> None:
@@ -347,3 +347,25 @@ def test_the_card_is_short_and_tells_how_to_load(tmp_path: Path) -> None:
     assert "> add local attention" in text
     assert "module = model.load('.')" in text
     assert len(text.splitlines()) < 45
+    assert "\n\n- read as branch" in text  # a list right under a quotation would be drawn into it
+    assert "|\n\n```python\n" in text
+
+
+def test_a_window_is_compared_on_a_sequence_that_is_longer_than_it() -> None:
+    """Guards against "unchanged" said of a window that the eight tokens of the comparison never reached."""
+    model = edited((At(("h.2",)), SetAttrs("attn.attention", (("window", Number.of(20)),))))
+    assert model.comparison is not None
+    assert model.comparison.sizes["seq"] == 28
+    assert model.comparison.difference > 0.0
+    assert "outputs: changed by up to" in model.report.plan[-1]
+    wide = edited((At(("h.2",)), SetAttrs("attn.attention", (("window", Number.of(4000)),))))
+    assert wide.comparison is not None
+    assert "though they may change: h.2.attn.attention: window None -> 4000" in wide.report.plan[-1]
+
+
+def test_outputs_of_another_shape_are_told_as_such() -> None:
+    model = architecture(convnet()).edit(
+        "x", editor=FakeEditor((At(()), SetAttrs("fc", (("out_features", Number.of(7)),))))
+    )
+    assert model.comparison is None
+    assert "cannot be compared" in model.report.plan[-1]

@@ -8,6 +8,7 @@ from typing import Any
 
 PAD_ID, UNK_ID = 0, 1
 MAX_PIECES = 96
+WORD_LIST = "words.txt"
 _WORD = re.compile(r"\d+|[A-Za-z][A-Za-z0-9]*(?:[._][A-Za-z0-9]+)*|[^\sA-Za-z0-9]")
 _PART = re.compile(r"\d+|[a-z]+")
 
@@ -36,11 +37,13 @@ class PromptTokens:
         ids: SentencePiece ids.
         numbers: the whole number that a piece starts, else -1.
         marks: 0 a plain word, 1 a name that stands in the graph, 2 a name-like word that does not.
+        words: row of the word in the table of word vectors, 0 for an unknown one.
     """
 
     ids: tuple[int, ...]
     numbers: tuple[int, ...]
     marks: tuple[int, ...]
+    words: tuple[int, ...]
 
     @property
     def number_values(self) -> dict[int, int]:
@@ -51,10 +54,13 @@ class PromptTokens:
 class PromptTokenizer:
     """A SentencePiece model with op and attribute names among its symbols."""
 
-    def __init__(self, model: bytes) -> None:
+    def __init__(self, model: bytes, words: Iterable[str] = ()) -> None:
+        """`model`: a SentencePiece model; `words`: those of the table of word vectors, from row 1 on."""
         import sentencepiece
 
         self._model = model
+        self.words = tuple(words)
+        self._rows = {word: row for row, word in enumerate(self.words, 1)}
         self._processor: Any = sentencepiece.SentencePieceProcessor(model_proto=model)
         self._cache: dict[str, tuple[int, ...]] = {}
 
@@ -90,6 +96,7 @@ class PromptTokenizer:
         ids: list[int] = []
         numbers: list[int] = []
         marks: list[int] = []
+        words: list[int] = []
         for word in split_words(prompt):
             bare = word.lower()
             named = bare in names and not word.isdigit()
@@ -98,14 +105,21 @@ class PromptTokenizer:
                 ids.append(piece)
                 numbers.append(int(word) if word.isdigit() and position == 0 and len(word) <= 9 else -1)
                 marks.append(mark)
+                words.append(self._rows.get(bare, 0))
         if not ids:
-            ids, numbers, marks = [UNK_ID], [-1], [0]
-        end = MAX_PIECES
-        return PromptTokens(ids=tuple(ids[:end]), numbers=tuple(numbers[:end]), marks=tuple(marks[:end]))
+            ids, numbers, marks, words = [UNK_ID], [-1], [0], [0]
+        columns = {"ids": ids, "numbers": numbers, "marks": marks, "words": words}
+        return PromptTokens(**{name: tuple(column[:MAX_PIECES]) for name, column in columns.items()})
 
     def save(self, path: Path) -> None:
+        """Writes the model, and the words beside it as `words.txt`."""
         path.write_bytes(self._model)
+        if self.words:
+            (path.parent / WORD_LIST).write_text("\n".join(self.words), encoding="utf-8")
 
     @staticmethod
     def load(path: Path) -> "PromptTokenizer":
-        return PromptTokenizer(path.read_bytes())
+        """Reads the model and, where it is there, the word list beside it."""
+        listed = path.parent / WORD_LIST
+        words = listed.read_text(encoding="utf-8").split("\n") if listed.is_file() else ()
+        return PromptTokenizer(path.read_bytes(), words)

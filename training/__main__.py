@@ -2,6 +2,7 @@
 
 import argparse
 import random
+import shutil
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from genmad.intents.renaming import rename_modules
 from genmad.model.collate import RESTORE_PROMPT
 from genmad.ops import OPSET
 from genmad.tokenizer import GraphReader, PromptTokenizer, ScriptGrammar, Vocab
+from genmad.tokenizer.text import WORD_LIST
 from genmad.training.config import TrainConfig, load_config
 from genmad.training.objectives.scripts import COMPLETION_PROMPTS
 
@@ -54,6 +56,8 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--corpus", type=Path)
+    parser.add_argument("--words", type=Path, help="folder that `python -m genmad.training.word_vectors` wrote")
+    parser.add_argument("--init", type=Path, help="run whose weights to start from")
     arguments = parser.parse_args()
     config = load_config(arguments.config)
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -62,14 +66,21 @@ def main() -> None:
         build_corpus(config, folder)
     records = corpus.load(folder, "train")
     pieces = arguments.out / "prompt.model"
-    if not pieces.exists():
+    if not pieces.exists() and arguments.init is not None:
+        shutil.copy(arguments.init / "prompt.model", pieces)
+    elif not pieces.exists():
         train_text(records, config).save(pieces)
+    if arguments.words is not None:
+        shutil.copy(arguments.words / WORD_LIST, arguments.out / WORD_LIST)
     vocab = Vocab.from_opset(OPSET)
     reader = GraphReader(vocab, PromptTokenizer.load(pieces), OPSET)
     from genmad.training.loop import train
 
     grammar = ScriptGrammar(vocab=vocab, opset=OPSET)
-    result = train(config, records, reader, grammar, arguments.out, resume=arguments.resume, report=say)
+    result = train(
+        config, records, reader, grammar, arguments.out, resume=arguments.resume, init=arguments.init,
+        words=arguments.words, report=say,
+    )  # fmt: skip
     say(f"done: {result.steps} steps in {result.seconds:.0f} s; last {result.last}")
 
 

@@ -19,6 +19,10 @@ class CheckpointError(GenmadError):
 
     exit_code = 3
 
+    def __init__(self, diagnostic: Diagnostic) -> None:
+        self.diagnostic = diagnostic
+        super().__init__(str(diagnostic))
+
 
 def save_state(out: Path, model: GraphTransformer, optimizers: Optimizers, step: int) -> None:
     """Weights, optimiser moments and the step, replaced in one rename."""
@@ -38,7 +42,7 @@ def load_state(out: Path, model: GraphTransformer, optimizers: Optimizers) -> in
     path = out / "state.safetensors"
     if not path.exists():
         where, got = str(out), "no state.safetensors"
-        raise CheckpointError(str(Diagnostic(where=where, got=got, expected="a run that has saved its state")))
+        raise CheckpointError(Diagnostic(where=where, got=got, expected="a run that has saved its state"))
     tensors = load_file(path)
     model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
     for position, parameter, part in optimizers.states():
@@ -47,6 +51,27 @@ def load_state(out: Path, model: GraphTransformer, optimizers: Optimizers) -> in
         if found:
             part.state[parameter] = found
     return int(json.loads((out / "state.json").read_text(encoding="utf-8"))["step"])
+
+
+def warm_start(folder: Path, model: GraphTransformer) -> None:
+    """Takes the weights of another run, as far as names and shapes agree; optimiser and step start anew."""
+    path = folder / "state.safetensors"
+    if not path.exists():
+        raise CheckpointError(Diagnostic(where=str(folder), got="no state.safetensors", expected="a run's folder"))
+    own = model.state_dict()
+    found = {k[6:]: v for k, v in load_file(path).items() if k.startswith("model.")}
+    fitting = {k: v for k, v in found.items() if k in own and own[k].shape == v.shape}
+    if not fitting:
+        expected = "weights of a model of these sizes"
+        raise CheckpointError(Diagnostic(where=str(path), got="no tensor that fits", expected=expected))
+    model.load_state_dict(own | fitting)
+
+
+def load_word_vectors(folder: Path, model: GraphTransformer) -> None:
+    """Fills the table of word vectors from what `genmad.training.word_vectors` wrote."""
+    vectors = load_file(folder / "words.safetensors")["vectors"].float()
+    with torch.no_grad():
+        model.word_vectors.weight.copy_(vectors)
 
 
 def save_pretrained(folder: Path, model: GraphTransformer, reader: GraphReader, config: TrainConfig) -> None:

@@ -68,7 +68,7 @@ class TrainConfig(Strict):
     max_graph_tokens: int = 420
     completion_share: float = 0.12
     rename_share: float = 0.5
-    word_dropout: float = 0.04
+    word_dropout: float = 0.05
     restore_weight: float = 0.5
     restore_every: int = Field(1, ge=1)
     threads: int = 1

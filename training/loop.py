@@ -16,7 +16,7 @@ from genmad.data.corpus import ArchRecord
 from genmad.model import GraphTransformer, GraphTransformerConfig
 from genmad.tokenizer import GraphReader, ScriptGrammar
 from genmad.tokenizer.features import NUM_EDGE_KINDS, NUM_RELATIONS, NUM_VALUES
-from genmad.training.checkpoint import load_state, save_pretrained, save_state
+from genmad.training.checkpoint import load_state, load_word_vectors, save_pretrained, save_state, warm_start
 from genmad.training.config import TrainConfig
 from genmad.training.objectives.restore import restore_loss
 from genmad.training.optim import learning_rate_at, make_optimizers
@@ -39,7 +39,7 @@ def model_config(config: TrainConfig, reader: GraphReader) -> GraphTransformerCo
         num_words=len(reader.vocab), num_fields=reader.num_fields, num_values=NUM_VALUES, num_pieces=len(reader.text),
         num_relations=NUM_RELATIONS, num_edge_kinds=NUM_EDGE_KINDS, hidden_size=sizes.hidden_size,
         num_heads=sizes.num_heads, num_text_layers=sizes.num_text_layers, num_encoder_layers=sizes.num_encoder_layers,
-        num_decoder_layers=sizes.num_decoder_layers, dropout=sizes.dropout,
+        num_decoder_layers=sizes.num_decoder_layers, dropout=sizes.dropout, num_word_vectors=len(reader.text.words) + 1,
     )  # fmt: skip
 
 
@@ -50,7 +50,8 @@ def losses(
     token_loss, right = model.script_loss(batch.source, batch.script, bos)
     real = batch.script.kind_BL >= 0
     per_script = token_loss.sum(1) / real.sum(1).float().sqrt() / 3.0
-    loss, accuracy = per_script.mean(), {}
+    loss = per_script.mean()
+    accuracy: dict[str, torch.Tensor] = {}
     if restores:
         restored, accuracy = restore_loss(model, batch.restore)
         loss = loss + config.restore_weight * restored
@@ -90,13 +91,24 @@ class ProgressLog:
 
 def train(
     config: TrainConfig, records: list[ArchRecord], reader: GraphReader, grammar: ScriptGrammar, out: Path, *,
-    resume: bool = False, report: Callable[[dict[str, Any]], None] = lambda _: None,
+    resume: bool = False, init: Path | None = None, words: Path | None = None,
+    report: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> TrainResult:  # fmt: skip
-    """Runs `config.steps` steps, saving the state every `save_every` and the model at the end into `out`."""
+    """Runs `config.steps` steps, saving the state every `save_every` and the model at the end into `out`.
+
+    Args:
+        resume: go on from the state in `out`.
+        init: take the weights of the run in this folder to start from.
+        words: folder with the table of word vectors.
+    """
     torch.set_num_threads(config.threads)
     set_seed(config.seed)
     accelerator = Accelerator(mixed_precision=config.mixed_precision, cpu=not torch.cuda.is_available())
     model = GraphTransformer(model_config(config, reader)).to(accelerator.device)
+    if words is not None:
+        load_word_vectors(words, model)
+    if init is not None:
+        warm_start(init, model)
     optimizers = make_optimizers(model, config)
     start = load_state(out, model, optimizers) if resume else 0
     stream = TrainStream(records, reader, grammar, config)

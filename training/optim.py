@@ -53,10 +53,11 @@ def make_optimizers(model: nn.Module, config: TrainConfig) -> Optimizers:
 
     Muon's step is scaled to AdamW's root mean square (Liu et al. 2025, section 2.2), so one learning rate serves both.
     """
-    plain = [p for p in model.parameters() if p.ndim <= 1]
+    trained = [p for p in model.parameters() if p.requires_grad]
+    plain = [p for p in trained if p.ndim <= 1]
     hidden = _hidden_matrices(model) if config.optimizer == "muon" else []
     chosen = {id(p) for p in hidden}
-    tables = [p for p in model.parameters() if p.ndim > 1 and id(p) not in chosen]
+    tables = [p for p in trained if p.ndim > 1 and id(p) not in chosen]
     groups = [{"params": tables, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     adamw = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98))
     if not hidden:

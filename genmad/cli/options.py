@@ -78,7 +78,8 @@ def load_model(source: str, inputs: list[str] | None, *, weights: bool, progress
     model = load(model_source(source), inputs=tuple(inputs or ()), weights=weights)
     model.clock.on_phase = progress.phase
     for note in model.imported.notes:
-        warn(f"note: {note}")
+        if not note.startswith("opset"):
+            warn(f"NOTE: {note}")
     if model.source["weights"] == "random":
         warn(f"RANDOM WEIGHTS: no weights of {source} were found on this machine; built from its config alone")
     return model

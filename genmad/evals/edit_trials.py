@@ -20,17 +20,23 @@ SWAPPED = {
 class ProposalLike(Protocol):
     """What `genmad.sampling` proposes: `status` is ok, refused, ambiguous or failed; `state` may be None."""
 
-    status: str
-    script: Any
-    state: Any
-    confidence: float
-    reason: str
+    @property
+    def status(self) -> str: ...
+    @property
+    def script(self) -> Any: ...
+    @property
+    def state(self) -> Any: ...
+    @property
+    def confidence(self) -> float: ...
+    @property
+    def reason(self) -> str: ...
 
 
 class EditorLike(Protocol):
     """What is measured: `genmad.sampling.Editor`, or a stand-in in a test."""
 
-    def edit(self, graph: Graph, prompt: str, **options: Any) -> Sequence[ProposalLike]: ...
+    @property
+    def edit(self) -> Callable[..., Sequence[ProposalLike]]: ...
 
 
 Sampler = Callable[..., EditExample | None]

@@ -5,13 +5,10 @@ import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from genmad.ir.diagnostics import Diagnostic, GenmadError
 from genmad.ir.graph import Graph
-
-if TYPE_CHECKING:
-    from genmad.data.families import Size
 
 T = TypeVar("T")
 CORPUS = "corpus.yaml"

@@ -112,7 +112,8 @@ def measure(family: "Family", seed: int, *, full_size: bool) -> FamilyResult:
     except Exception as error:  # a family that fails is a row of the table
         print(f"{name}: {type(error).__name__}: {error}"[:300], file=sys.stderr, flush=True)
         return FamilyResult(family=name, error=f"{type(error).__name__}: {error}"[:300])
-    print(f"{name}: differs by {difference:.1e}, full size in {seconds} s", file=sys.stderr, flush=True)
+    timed = f", full size in {seconds} s" if full_size else ""
+    print(f"{name}: differs by {difference:.1e}{timed}", file=sys.stderr, flush=True)
     return FamilyResult(
         family=name,
         max_abs_diff=difference,
@@ -147,8 +148,7 @@ def round_trip(family: "Family", seed: int) -> tuple[float, Graph]:
             f"{family.model_type}: got parameters of {type(imported.parameters).__name__}; expected a module's"
         )
     weights = imported.parameters.of(module)
-    lowered = to_torch(imported.graph, seed=None)
-    lowered.load_state_dict({name: weights[name] for name in weights})
+    lowered = to_torch(imported.graph, {name: weights[name] for name in weights})
     inputs = _random_inputs(module, generator)
     extra = {"use_cache": False} if hasattr(module.config, "use_cache") else {}
     with torch.no_grad(), warnings.catch_warnings():

@@ -86,8 +86,10 @@ def parse_inputs(texts: list[str] | tuple[str, ...]) -> dict[str, Tensor]:
         match = re.fullmatch(r"(\w+)=(\d+(?:x\d+)*)(?::(\w+))?", text.strip())
         dtype = getattr(torch, (match[3] or "float32") if match else "", None)
         if match is None or not isinstance(dtype, torch.dtype):
-            got, fix = "a malformed input", "for example --input x=1x3x224x224:float32"
-            raise SourceError(Diagnostic(where=f"input {text!r}", got=got, expected="NAME=SHAPE:DTYPE", fix=fix))
+            got, fix = "a malformed input", "for example --input ids=1x16:int64"
+            raise SourceError(
+                Diagnostic(where=f"input {text!r}", got=got, expected="name=1x3x224x224:float32", fix=fix)
+            )
         found[match[1]] = torch.empty([int(size) for size in match[2].split("x")], dtype=dtype, device="meta")
     return found
 

@@ -382,8 +382,29 @@ class LazyParameters(Mapping[str, Tensor]):
         return len(self._structure)
 
 
+def _check_memory(parameters: Mapping[str, Tensor], source: str) -> None:
+    """Raises `SourceError` when the weights are more than the memory that is free: the system would kill us."""
+    needed, free = sum(tensor.nbytes for tensor in parameters.values()), free_memory()
+    if free is not None and needed > free:
+        raise SourceError(Diagnostic(
+            where=source, got=f"{needed / 1e9:.1f} GB of weights",
+            expected=f"at most the {free / 1e9:.1f} GB of memory that are free",
+            fix="pass --no-weights for the architecture only",
+        ))  # fmt: skip
+
+
+def free_memory() -> int | None:
+    """Bytes of memory that a process may still take, as Linux tells; None elsewhere."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+
+
 def _with_weights(imported: Imported, make: Callable[[], nn.Module], how: str) -> Imported:
     structure = imported.parameters
     if not isinstance(structure, ModuleParameters):
         return imported
+    _check_memory(structure, imported.report.source)
     return replace(imported, report=replace(imported.report, weights=how), parameters=LazyParameters(structure, make))

@@ -90,7 +90,9 @@ class _Importer:
             raise UnsupportedError(tuple(dict.fromkeys(self.totals.problems)))
         if "" in outputs:
             got = "nodes that read values defined later: a cycle, or nodes out of order"
-            raise SourceError(Diagnostic(where=self.where, got=got, expected="nodes in topological order"))
+            raise SourceError(
+                Diagnostic(where=self.where, got=got, expected="nodes in topological order", fix="export it again")
+            )
         built = self.builder.build(reader.builder.finish(outputs))
         built = built if self.totals.ours else prune_dead(built)
         weights = {n: self._array(n) for n in parameter_names(built) if n in self.totals.weights}

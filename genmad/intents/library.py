@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 
 from genmad.intents.anatomy import Anatomy, Layer, anatomy
 from genmad.intents.attention import ATTENTION
@@ -16,6 +17,7 @@ from genmad.intents.nonsense import sentence
 from genmad.intents.norm import NORM
 from genmad.intents.phrasing import Phrases, Template, expand, fill, fitting, parse_templates, type_it
 from genmad.intents.types import EditExample, Request
+from genmad.intents.wordings import TEMPLATES
 from genmad.intents.writing import GraphError, ScriptTooLong, ScriptWriter
 from genmad.ir.graph import Graph
 from genmad.ir.script import EditScript, Replace, SetAttrs
@@ -102,7 +104,7 @@ def _others(intent: Intent, template: Template) -> tuple[tuple[str, float], ...]
 
 
 def _word(intent: Intent, draft: Draft, rng: random.Random, unseen: bool) -> tuple[str, Template] | None:
-    seen, held_out = parse_templates(intent.seen, intent.unseen)
+    seen, held_out = parse_templates((*intent.seen, *_more_templates(intent)), intent.unseen)
     choices = fitting(held_out if unseen else seen, draft.slots)
     if not choices:
         return None
@@ -117,6 +119,12 @@ def _other_reading(parts: Anatomy, example: EditExample, rng: random.Random) -> 
         return example
     script, fits, _ = _write(parts.graph, Draft(request=example.request, slots={}, build=build))
     return replace(example, reading=reading, script=script) if fits else example
+
+
+@cache
+def _more_templates(intent: Intent) -> tuple[str, ...]:
+    """The further templates of `wordings` that are not held out."""
+    return tuple(text for text in TEMPLATES.get(intent.name, ()) if text not in intent.unseen)
 
 
 def _script(parts: Anatomy, draft: Draft) -> tuple[EditScript | None, bool, SetAttrs | Replace | None]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from genmad.intents.anatomy import Anatomy, Layer
 from genmad.intents.phrasing import Phrases
+from genmad.intents.wordings import TARGETS
 
 ORDINALS = (
     "first",
@@ -78,6 +79,12 @@ def _nouns(anatomy: Anatomy, side: str, rng: random.Random) -> _Nouns:
     return _Nouns(f"{word}{stem}", f"{word}{stem}s", "")
 
 
+def _worded(kind: str, n: _Nouns, seen: tuple[str, ...], unseen: tuple[str, ...], **fields: object) -> Phrases:
+    """The phrases of a kind of target, with the further ones of `wordings` that are not held out."""
+    more = (text.format(one=n.one, many=n.many, of=n.of, **fields) for text in TARGETS.get(kind, ()))
+    return Phrases((*seen, *(text for text in more if text not in unseen)), unseen)
+
+
 Maker = Callable[[Sequence[Layer], _Nouns, random.Random], "Target | None"]
 
 
@@ -96,7 +103,7 @@ def _last(pool: Sequence[Layer], n: _Nouns, _: random.Random) -> Target:
         f"the deepest {n.one}{n.of}",
         f"the {n.one} at the end{n.of}",
     )
-    return Target(kind="last", layers=(pool[-1],), phrases=Phrases(seen, unseen))
+    return Target(kind="last", layers=(pool[-1],), phrases=_worded("last", n, seen, unseen))
 
 
 def _first(pool: Sequence[Layer], n: _Nouns, _: random.Random) -> Target:
@@ -113,7 +120,7 @@ def _first(pool: Sequence[Layer], n: _Nouns, _: random.Random) -> Target:
         f"the initial {n.one}{n.of}",
         f"the {n.one} at the start{n.of}",
     )
-    return Target(kind="first", layers=(pool[0],), phrases=Phrases(seen, unseen))
+    return Target(kind="first", layers=(pool[0],), phrases=_worded("first", n, seen, unseen))
 
 
 def _index(pool: Sequence[Layer], n: _Nouns, rng: random.Random) -> Target:
@@ -127,7 +134,7 @@ def _index(pool: Sequence[Layer], n: _Nouns, rng: random.Random) -> Target:
         f"the {n.one} {i}{n.of}",
     )
     unseen: tuple[str, ...] = (f"the {n.one} with index {i}{n.of}", f"{n.one} no. {i}{n.of}", f"{n.one}[{i}]{n.of}")
-    return Target(kind="index", layers=(layer,), phrases=Phrases(seen, unseen))
+    return Target(kind="index", layers=(layer,), phrases=_worded("index", n, seen, unseen, i=i))
 
 
 def _ordinal(pool: Sequence[Layer], n: _Nouns, rng: random.Random) -> Target | None:
@@ -135,7 +142,7 @@ def _ordinal(pool: Sequence[Layer], n: _Nouns, rng: random.Random) -> Target | N
     layer, word = pool[position], nth(position + 1)
     seen: tuple[str, ...] = (f"the {word} {n.one}{n.of}", f"{word} {n.one}{n.of}")
     unseen: tuple[str, ...] = (f"the {n.one} in {word} place{n.of}", f"the {n.one} that comes {word}{n.of}")
-    return Target(kind="ordinal", layers=(layer,), phrases=Phrases(seen, unseen))
+    return Target(kind="ordinal", layers=(layer,), phrases=_worded("ordinal", n, seen, unseen, word=word))
 
 
 def _from_end(pool: Sequence[Layer], n: _Nouns, rng: random.Random) -> Target | None:
@@ -155,7 +162,9 @@ def _from_end(pool: Sequence[Layer], n: _Nouns, rng: random.Random) -> Target | 
             (*seen, f"the penultimate {n.one}{n.of}"),
             (*unseen, f"the {n.one}{n.of} right before the last one"),
         )
-    return Target(kind="from_end", layers=(pool[-back],), phrases=Phrases(seen, unseen))
+    return Target(
+        kind="from_end", layers=(pool[-back],), phrases=_worded("from_end", n, seen, unseen, word=word, back=back)
+    )
 
 
 def _name(pool: Sequence[Layer], _n: _Nouns, rng: random.Random) -> Target:
@@ -188,9 +197,11 @@ def _every_other(pool: Sequence[Layer], n: _Nouns, rng: random.Random) -> Target
             f"every alternate {n.one}{n.of}",
             f"the even-numbered {n.many}{n.of}",
         )
-        return Target(kind="every_other", layers=tuple(pool[::2]), phrases=Phrases(seen, unseen))
+        return Target(kind="every_other", layers=tuple(pool[::2]), phrases=_worded("every_other", n, seen, unseen))
     seen = (f"the odd {n.many}{n.of}", f"all odd {n.many}{n.of}", f"odd {n.many}{n.of}")
-    return Target(kind="odd", layers=tuple(pool[1::2]), phrases=Phrases(seen, (f"the odd-numbered {n.many}{n.of}",)))
+    return Target(
+        kind="odd", layers=tuple(pool[1::2]), phrases=_worded("odd", n, seen, (f"the odd-numbered {n.many}{n.of}",))
+    )
 
 
 def _range(pool: Sequence[Layer], n: _Nouns, rng: random.Random) -> Target | None:
@@ -207,7 +218,7 @@ def _range(pool: Sequence[Layer], n: _Nouns, rng: random.Random) -> Target | Non
         f"{n.many} {i} thru {j}{n.of}",
         f"{n.many} {i}..{j}{n.of}",
     )
-    return Target(kind="range", layers=tuple(pool[a : b + 1]), phrases=Phrases(seen, unseen))
+    return Target(kind="range", layers=tuple(pool[a : b + 1]), phrases=_worded("range", n, seen, unseen, i=i, j=j))
 
 
 def _list(pool: Sequence[Layer], n: _Nouns, rng: random.Random) -> Target | None:
@@ -222,7 +233,9 @@ def _list(pool: Sequence[Layer], n: _Nouns, rng: random.Random) -> Target | None
         f"{n.many} {head}, {last}{n.of}",
     )
     unseen: tuple[str, ...] = (f"{n.many} {head} & {last}{n.of}", f"{n.many} {head} as well as {last}{n.of}")
-    return Target(kind="list", layers=tuple(pool[i] for i in some), phrases=Phrases(seen, unseen))
+    return Target(
+        kind="list", layers=tuple(pool[i] for i in some), phrases=_worded("list", n, seen, unseen, head=head, last=last)
+    )
 
 
 def _end_group(pool: Sequence[Layer], n: _Nouns, rng: random.Random) -> Target | None:
@@ -241,10 +254,10 @@ def _end_group(pool: Sequence[Layer], n: _Nouns, rng: random.Random) -> Target |
             f"the {word} {n.many}{n.of} (nearest|closest) to the output",
             f"the {word} deepest {n.many}{n.of}",
         )
-        return Target(kind="last_n", layers=tuple(pool[-size:]), phrases=Phrases(seen, unseen))
+        return Target(kind="last_n", layers=tuple(pool[-size:]), phrases=_worded("last_n", n, seen, unseen, word=word))
     seen = (f"the first {word} {n.many}{n.of}", f"first {word} {n.many}{n.of}", f"the bottom {word} {n.many}{n.of}")
     unseen = (f"the {word} {n.many}{n.of} (nearest|closest) to the input", f"the initial {word} {n.many}{n.of}")
-    return Target(kind="first_n", layers=tuple(pool[:size]), phrases=Phrases(seen, unseen))
+    return Target(kind="first_n", layers=tuple(pool[:size]), phrases=_worded("first_n", n, seen, unseen, word=word))
 
 
 def _half(pool: Sequence[Layer], n: _Nouns, rng: random.Random) -> Target | None:
@@ -256,11 +269,13 @@ def _half(pool: Sequence[Layer], n: _Nouns, rng: random.Random) -> Target | None
         return Target(
             kind="half",
             layers=tuple(pool[:middle]),
-            phrases=Phrases(seen, (f"the earlier half of the {n.many}{n.of}",)),
+            phrases=_worded("half_first", n, seen, (f"the earlier half of the {n.many}{n.of}",)),
         )
     seen = (f"the second half of the {n.many}{n.of}", f"the upper half of the {n.many}{n.of}")
     return Target(
-        kind="half", layers=tuple(pool[middle:]), phrases=Phrases(seen, (f"the later half of the {n.many}{n.of}",))
+        kind="half",
+        layers=tuple(pool[middle:]),
+        phrases=_worded("half_second", n, seen, (f"the later half of the {n.many}{n.of}",)),
     )
 
 
@@ -277,7 +292,7 @@ def _all(pool: Sequence[Layer], n: _Nouns, _: random.Random) -> Target:
         f"the full set of {n.many}{n.of}",
         f"all {n.many}{n.of} without exception",
     )
-    return Target(kind="all", layers=tuple(pool), phrases=Phrases(seen, unseen))
+    return Target(kind="all", layers=tuple(pool), phrases=_worded("all", n, seen, unseen))
 
 
 _ONE: tuple[tuple[Maker, float], ...] = (

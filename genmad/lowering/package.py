@@ -38,11 +38,13 @@ def check_target(target: Path, *, force: bool) -> None:
     if is_file and target.is_dir():
         raise _output_error(target, "a folder", "a new file", "choose another name")
     if is_file and target.exists() and not force:
-        raise _output_error(target, "a file that exists", "a new file", "use --force to replace it")
+        raise _output_error(
+            target, "a file that exists", "a new file", "use --force (in Python force=True) to replace it"
+        )
     if not is_file and target.exists() and not target.is_dir():
         raise _output_error(target, "a file", "a folder, or a name that ends in .onnx", "choose another name")
     if not is_file and target.is_dir() and any(target.iterdir()) and not force:
-        fix = "use --force to replace the files that genmad writes there"
+        fix = "use --force (in Python force=True) to replace the files that genmad writes there"
         raise _output_error(target, "a folder that is not empty", "an empty or new folder", fix)
     parent = target.absolute().parent
     while not parent.exists() and parent != parent.parent:

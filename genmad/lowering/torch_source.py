@@ -4,6 +4,7 @@ import inspect
 import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 from genmad.ir.build import OpSet
@@ -183,9 +184,7 @@ class SourceWriter:
         made = {name: self._construct(c) for name, c in child.children.items()} if kind != "scope" else {}
         if kind == "list":
             items = [made[str(i)] for i in range(len(made))]
-            if len(items) > 1 and len(set(items)) == 1:
-                return f"nn.ModuleList([{items[0]} for _ in range({len(items)})])"
-            return f"nn.ModuleList([{', '.join(items)}])"
+            return f"nn.ModuleList([{_listed(items)}])"
         if kind == "dict":
             return f"nn.ModuleDict({{{', '.join(f'{quote(name)}: {text}' for name, text in made.items())}}})"
         return "Scope()"
@@ -240,3 +239,12 @@ def module_source(graph: Graph, opset: OpSet = OPSET) -> str:
 def top_class(source: str) -> str:
     """Name of the class of the main block in a generated file."""
     return source.rsplit('with torch.device("meta"):\n        model = ', 1)[1].split("(", 1)[0]
+
+
+def _listed(items: list[str]) -> str:
+    """The items of a list, runs of three and more equal ones as a loop: `Block1(), *(Block() for _ in range(11))`."""
+    runs = [(text, len(list(same))) for text, same in groupby(items)]
+    if len(runs) == 1 and len(items) > 1:
+        return f"{items[0]} for _ in range({len(items)})"
+    loops = (f"*({text} for _ in range({n}))" if n > 2 else ", ".join([text] * n) for text, n in runs)
+    return ", ".join(loops)

@@ -16,7 +16,8 @@ class SourceBatch:
         match_BN: 0 to 15, which forms of the token's name stand in the prompt.
         edges_2E, kinds_E: over the flattened B*N tokens, both directions.
         relation_BNN: relation ids.
-        text_BT, number_BT, mark_BT: SentencePiece ids (0 = padding), number buckets + 1 (0 = no number), marks.
+        text_BT, number_BT, mark_BT, word_BT: SentencePiece ids (0 = padding), number buckets + 1 (0 = no number),
+            marks, rows of the table of word vectors (0 = unknown).
     """
 
     op_BN: Tensor
@@ -30,6 +31,7 @@ class SourceBatch:
     text_BT: Tensor
     number_BT: Tensor
     mark_BT: Tensor
+    word_BT: Tensor
 
     def to(self, device: object) -> "SourceBatch":
         return SourceBatch(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})

@@ -40,7 +40,7 @@ class Source:
     def without_text(self) -> "Source":
         """The ablation: nothing of the prompt is left."""
         count = len(self.prompt.ids)
-        blank = PromptTokens(ids=(UNK_ID,) * count, numbers=(-1,) * count, marks=(0,) * count)
+        blank = PromptTokens(ids=(UNK_ID,) * count, numbers=(-1,) * count, marks=(0,) * count, words=(0,) * count)
         return Source(graph=self.graph, prompt=blank, match=np.zeros_like(self.match))
 
     def without_structure(self) -> "Source":
@@ -80,7 +80,7 @@ def collate_sources(sources: Sequence[Source]) -> SourceBatch:
     names = np.zeros((batch, most, pieces), np.int64)
     match = np.zeros((batch, most), np.int64)
     relation = np.full((batch, most, most), REL_OTHER, np.uint8)
-    text = np.zeros((3, batch, longest), np.int64)
+    text = np.zeros((4, batch, longest), np.int64)
     edges, kinds = [], []
     for b, source in enumerate(sources):
         n, t = len(source.graph.refs), len(source.prompt.ids)
@@ -90,6 +90,7 @@ def collate_sources(sources: Sequence[Source]) -> SourceBatch:
         text[0, b, :t] = source.prompt.ids
         text[1, b, :t] = [number_id(x) + 1 if x >= 0 else 0 for x in source.prompt.numbers]
         text[2, b, :t] = source.prompt.marks
+        text[3, b, :t] = source.prompt.words
         forward = source.graph.edges.astype(np.int64) + b * most
         edges += [forward, forward[::-1]]
         kinds += [source.graph.kinds.astype(np.int64), source.graph.kinds.astype(np.int64) + NUM_EDGE_KINDS // 2]
@@ -97,7 +98,7 @@ def collate_sources(sources: Sequence[Source]) -> SourceBatch:
     return SourceBatch(
         op_BN=to(op), fields_BNF=to(field_ids), values_BNF=to(values), pieces_BNP=to(names), match_BN=to(match),
         edges_2E=to(np.concatenate(edges, 1)), kinds_E=to(np.concatenate(kinds)), relation_BNN=to(relation),
-        text_BT=to(text[0]), number_BT=to(text[1]), mark_BT=to(text[2]),
+        text_BT=to(text[0]), number_BT=to(text[1]), mark_BT=to(text[2]), word_BT=to(text[3]),
     )  # fmt: skip
 
 

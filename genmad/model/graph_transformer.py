@@ -35,7 +35,8 @@ class GraphTransformerConfig(PretrainedConfig):
         self, num_words: int = 8, num_fields: int = 8, num_values: int = 8, num_pieces: int = 8,
         num_relations: int = 8, num_edge_kinds: int = 8, hidden_size: int = 128, num_heads: int = 4,
         num_text_layers: int = 2, num_encoder_layers: int = 4, num_decoder_layers: int = 3, max_script: int = 256,
-        dropout: float = 0.1, **kwargs: Any,
+        dropout: float = 0.1, num_word_vectors: int = 1,
+        word_vector_size: int = 64, **kwargs: Any,
     ) -> None:  # fmt: skip
         self.num_words, self.num_fields, self.num_values = num_words, num_fields, num_values
         self.num_pieces, self.num_relations, self.num_edge_kinds = num_pieces, num_relations, num_edge_kinds
@@ -43,6 +44,7 @@ class GraphTransformerConfig(PretrainedConfig):
         self.num_text_layers = num_text_layers
         self.num_encoder_layers, self.num_decoder_layers = num_encoder_layers, num_decoder_layers
         self.max_script, self.dropout = max_script, dropout
+        self.num_word_vectors, self.word_vector_size = num_word_vectors, word_vector_size
         super().__init__(**kwargs)
 
 
@@ -94,8 +96,8 @@ class MultiHeadAttention(nn.Module):
 def _mix(query_BHLK: Tensor, key_BHMK: Tensor, value_BHMK: Tensor, bias: Tensor | None) -> Tensor:
     """Scaled dot-product attention.
 
-    In bfloat16 on a CPU, torch's kernels take 3 to 6 times as long as plain products at our sizes (measured with torch 2.13,
-    forward and backward, at B=40, L=48 and B=27, L=108).
+    In bfloat16 on a CPU, torch 2.13's kernels take 3 to 6 times as long as plain products at our sizes (forward and
+    backward at B=40, L=48 and B=27, L=108).
     """
     if query_BHLK.device.type != "cpu" or query_BHLK.dtype != torch.bfloat16:
         return F.scaled_dot_product_attention(query_BHLK, key_BHMK, value_BHMK, attn_mask=bias)
@@ -185,6 +187,10 @@ class GraphTransformer(PreTrainedModel):
         self.mark = nn.Embedding(4, size)
         self.number_mix = nn.Linear(size // 2, size)
         self.text_position = nn.Embedding(512, size)
+        self.word_vectors = nn.Embedding(config.num_word_vectors, config.word_vector_size)
+        self.word_vectors.weight.requires_grad_(False)
+        self.word_mix = nn.Linear(config.word_vector_size, size, bias=False)
+        nn.init.zeros_(self.word_mix.weight)
         self.text_layers = nn.ModuleList(
             nn.ModuleList(
                 [MultiHeadAttention(size, config.num_heads, config.dropout), FeedForward(size, config.dropout)]
@@ -232,7 +238,7 @@ class GraphTransformer(PreTrainedModel):
         length = source.text_BT.shape[1]
         numbers = self.number_mix(self.numbers(source.number_BT)) * (source.number_BT > 0)[..., None]
         text_BTD = self.pieces(source.text_BT) + self.mark(source.mark_BT) + numbers
-        text_BTD = text_BTD + self.text_position.weight[:length]
+        text_BTD = text_BTD + self.word_mix(self.word_vectors(source.word_BT)) + self.text_position.weight[:length]
         layers = cast("Iterable[tuple[MultiHeadAttention, FeedForward]]", self.text_layers)
         for attention, feed_forward in layers:
             text_BTD = feed_forward(attention(text_BTD, text_bias))

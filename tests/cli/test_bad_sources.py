@@ -3,6 +3,7 @@
 Only the generator is a stand-in, and it is never reached.
 """
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +12,11 @@ from typing import Any
 import pytest
 from onnx import TensorProto, helper, save
 
+import genmad.importers.from_hf
 import genmad.session
 from genmad.cli import main
+from genmad.importers.from_hf import load_source
+from genmad.importers.report import SourceError
 
 PROMPT = "add local attention to the last layer"
 
@@ -98,6 +102,35 @@ def bare_folder(folder: Path) -> str:
     return str(folder / "empty")
 
 
+def cut_weights(folder: Path) -> str:
+    """A config with a safetensors file that ends early: found out when the weights are first needed."""
+    from transformers import GPT2Config
+
+    GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=11, n_positions=8).save_pretrained(folder / "cut")
+    (folder / "cut/model.safetensors").write_bytes(b"\xff" * 16)
+    return str(folder / "cut")
+
+
+def module_source(code: str, call: str) -> Callable[[Path], str]:
+    """A module of the user's in the working folder, under a name of its own."""
+
+    def make(folder: Path) -> str:
+        name = f"user_{hashlib.sha1(code.encode()).hexdigest()[:12]}"
+        (folder / f"{name}.py").write_text("from torch import nn, randn\n" + code)
+        return f"{name}:{call}"
+
+    return make
+
+
+NET = """class Net(nn.Module):
+    dummy_inputs = {DUMMY}
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+    def forward(self, image):
+        return self.conv(image)
+"""
+
 SOURCES: list[tuple[Callable[[Path], str], str]] = [
     (lambda _: "gpt22", "gpt2"),
     (lambda _: "no_such_module_anywhere:build", "no_such_module_anywhere"),
@@ -109,10 +142,17 @@ SOURCES: list[tuple[Callable[[Path], str], str]] = [
     (bomb, "nodes"),
     (pickled, "safetensors"),
     (bare_folder, "config.json"),
+    (lambda _: "./no/such/folder", "no such file or folder"),
+    (lambda _: "model.safetensors", "the folder that holds config.json"),
+    (module_source("raise ValueError('at import')", "make"), "at import"),
+    (module_source("def make(): raise ValueError('in the call')", "make"), "in the call"),
+    (module_source(NET.replace("DUMMY", "'picture': randn(1, 3, 8, 8)"), "Net"), "image"),
+    (module_source(NET.replace("DUMMY", "'image': randn(1, 5, 8, 8)"), "Net"), "forward fails"),
 ]
 NAMES = [
     "unknown id", "unknown module", "missing onnx", "truncated onnx", "data outside", "cyclic", "wrongly typed", "bomb",
-    "pickle", "bare folder",
+    "pickle", "bare folder", "no folder", "bare weights", "module that fails", "function that fails",
+    "inputs of another name", "inputs of another shape",
 ]  # fmt: skip
 
 
@@ -138,4 +178,36 @@ def test_an_unreadable_source_is_code_three_and_leaves_nothing(
     assert error["exit_code"] == 3
     assert error["where"]
     assert error["got"]
+    assert error["fix"]
     assert set(folder.rglob("*")) == before
+
+
+def test_weights_that_are_cut_short_or_missing_are_an_error_and_never_random(tmp_path: Path) -> None:
+    """transformers fills what a file lacks with random numbers and says so in a log line only."""
+    from safetensors.torch import load_file, save_file
+    from transformers import AutoConfig, GPT2LMHeadModel
+
+    folder = Path(cut_weights(tmp_path))
+    with pytest.raises(SourceError, match="safetensors that fit"):
+        dict(load_source(str(folder)).parameters)
+    GPT2LMHeadModel(AutoConfig.from_pretrained(folder)).save_pretrained(folder)
+    weights = load_file(folder / "model.safetensors")
+    assert "lm_head.weight" not in weights  # tied: no loss
+    assert len(dict(load_source(str(folder)).parameters)) == len(weights)
+    del weights["transformer.ln_f.bias"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(SourceError, match=r"no weights for transformer\.ln_f\.bias"):
+        dict(load_source(str(folder)).parameters)
+
+
+def test_weights_that_do_not_fit_into_memory_are_refused_before_they_are_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Llama of 27 GB, exported on a machine with 20 GB, was killed by the system without a word."""
+    from transformers import GPT2Config
+
+    GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=11, n_positions=8).save_pretrained(tmp_path)
+    monkeypatch.setattr(genmad.importers.from_hf, "free_memory", lambda: 1000)
+    with pytest.raises(SourceError, match=r"GB of weights.*--no-weights"):
+        load_source(str(tmp_path))
+    assert load_source(str(tmp_path), weights=False).report.weights == "none"

@@ -95,6 +95,7 @@ class Workplace:
     editor: FakeEditor
     kind: str
     run: Callable[..., tuple[int, str, str]]
+    notes: tuple[str, ...] = ()
 
     @property
     def entries(self) -> set[str]:
@@ -115,7 +116,9 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
             raise SourceError(found)
         graph = tiny()
         values = dict(initial_values(parameters(graph), 1)) if weights else {}
-        report = ImportReport(source=source, kind="transformers", weights=place.kind if weights else "none")
+        report = ImportReport(
+            source=source, kind="transformers", weights=place.kind if weights else "none", notes=place.notes
+        )
         return Imported(graph=graph, report=report, parameters=values)
 
     def run(*words: str) -> tuple[int, str, str]:
@@ -175,6 +178,16 @@ def test_random_weights_are_said_loudly(work: Workplace) -> None:
     assert "**The weights are random**" in (work.folder / "edited/README.md").read_text()
 
 
+def test_what_the_import_chose_is_said_loudly_and_reported(work: Workplace) -> None:
+    """A default config in the place of a model that is not in the cache must not pass for that model."""
+    work.notes = ("org/tiny is not in the local cache: this is the default config",)
+    code, _, err = work.run("edit", "tiny", PROMPT, "-o", "edited", "--no-weights")
+    assert code == 0
+    assert "NOTE: org/tiny is not in the local cache" in err
+    assert json.loads((work.folder / "edited/report.json").read_text())["notes"] == list(work.notes)
+    assert "org/tiny is not in the local cache" in (work.folder / "edited/README.md").read_text()
+
+
 def test_a_recipe_repeats_the_edit(work: Workplace) -> None:
     assert work.run("edit", "tiny", PROMPT, "-o", "a")[0] == 0
     assert work.run("edit", "tiny", "--recipe", "a/recipe.yaml", "-o", "b")[0] == 0
@@ -210,6 +223,8 @@ BAD: list[tuple[str, list[str], int, str]] = [
     ("unknown init", ["edit", "tiny", PROMPT, "-o", "out", "--init", "zero"], 2, "preserve or random"),
     ("missing recipe", ["edit", "tiny", "--recipe", "none.yaml", "-o", "out"], 2, "none.yaml"),
     ("recipe and prompt", ["edit", "tiny", PROMPT, "--recipe", "none.yaml", "-o", "out"], 2, "one of them"),
+    ("no checkpoint", ["edit", "tiny", PROMPT, "-o", "out", "--model", "nowhere"], 2, "--model nowhere"),
+    ("inputs of a known model", ["edit", "tiny", PROMPT, "-o", "out", "--input", "x=1x3"], 2, "leave --input out"),
     ("unknown option", ["edit", "tiny", PROMPT, "-o", "out", "--colour"], 2, "--colour"),
     ("unknown command", ["edti", "tiny"], 2, "edti"),
     ("unknown evaluation", ["eval", "no-such-evaluation"], 2, "no-such-evaluation"),
@@ -362,6 +377,27 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
         subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
         times.append(time.perf_counter() - start)
     assert min(times) < 0.4, times
+
+
+def test_an_evaluation_takes_a_checkpoint(work: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    import genmad.evals.timing
+
+    asked: dict[str, Any] = {}
+
+    def run(**options: Any) -> dict[str, Any]:
+        asked.update(options)
+        return {"name": "timing", "metrics": {}}
+
+    monkeypatch.setattr(genmad.evals.timing, "run", run)
+    (work.folder / "config.json").write_text("{}")
+    assert work.run("eval", "timing", "--json", "--quick", "-n", "2", "--seed", "5", "--model", ".")[0] == 0
+    assert asked == {"quick": True, "seed": 5, "n": 2, "checkpoint": "."}
+
+
+def test_every_command_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in OPTIONS:
+        assert main([name, "--help"]) == 0
+        assert f"\n    genmad {name} " in capsys.readouterr().out
 
 
 def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

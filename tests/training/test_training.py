@@ -5,13 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from genmad.data.corpus import ArchRecord, build, load, save
 from genmad.ir import Graph, canonical_hash
+from genmad.model import GraphTransformer
 from genmad.ops import OPSET
 from genmad.tokenizer import GraphReader, PromptTokenizer, ScriptGrammar, Vocab
+from genmad.training.checkpoint import CheckpointError, warm_start
 from genmad.training.config import ConfigError, CorpusConfig, ModelSizes, TrainConfig, load_config
-from genmad.training.loop import train
+from genmad.training.loop import model_config, train
 from genmad.training.objectives.restore import collate_restore, corrupt
 from genmad.training.objectives.scripts import incomplete
 from genmad.training.stream import TrainStream
@@ -147,3 +150,35 @@ def test_an_unknown_key_is_named(tmp_path: Path) -> None:
     path.write_text("steps: 3\nlearning_rat: 1\ncorpus: {held_out: []}\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="learning_rat"):
         load_config(path)
+
+
+def test_word_vectors_keep_near_words_near() -> None:
+    """Row 0 stands for unknown words; two words with like vectors stay alike."""
+    import numpy as np
+
+    from genmad.training.word_vectors import reduce, whole_words
+
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(200, 40))
+    vectors[1] = vectors[0] + 0.05 * rng.normal(size=40)
+    table = reduce(vectors, 16)
+    assert not table[0].any()
+    likeness = table[1:] @ table[1]
+    assert likeness[1] == max(likeness[1:])
+    assert whole_words({"add": 3, "##ing": 1, "Trade": 2, "a": 0, "the": 1}) == ["the", "add"]
+
+
+def test_a_run_can_start_from_the_weights_of_another(
+    kit: tuple[list[ArchRecord], GraphReader, ScriptGrammar], tmp_path: Path
+) -> None:
+    records, reader, grammar = kit
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    train(tiny(2), records, reader, grammar, first)
+    model = GraphTransformer(model_config(tiny(2), reader))
+    warm_start(first, model)
+    saved = load_file(first / "state.safetensors")
+    assert torch.equal(model.words.weight, saved["model.words.weight"])
+    with pytest.raises(CheckpointError, match="no state"):
+        warm_start(second, model)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from genmad.intents.library import sample_example
+from genmad.intents.nonsense import word
 from genmad.ir import Graph, GraphError, Node, OpSet, TensorType, places, prune_dead, replace_block
 from genmad.ir.script import Add, At, EditScript, Number, Replace, Rewire, SetAttrs, Step, fresh_name
 from genmad.model.collate import Source
@@ -16,6 +17,8 @@ COMPLETION_PROMPTS = (
     "complete the graph", "fill in what is missing", "finish this architecture", "add the missing op",
     "repair the network", "restore the missing node", "complete this incomplete model", "put back what was removed",
 )  # fmt: skip
+
+NOISE = 0.4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +30,14 @@ class ScriptExample:
     masks: Sequence[Mask]
 
 
-def drop_words(prompt: str, share: float, rng: random.Random) -> str:
-    """Leaves words out at random, never numbers or names."""
-    kept = [w for w in prompt.split() if rng.random() >= share or re.search(r"[\d_.]", w)]
+def blur_words(prompt: str, share: float, rng: random.Random) -> str:
+    """Leaves words out at random, or puts words in their place that mean nothing; never numbers or names."""
+    kept = []
+    for text in prompt.split():
+        if rng.random() >= share or re.search(r"[\d_.]", text):
+            kept.append(text)
+        elif rng.random() < NOISE:
+            kept.append(word(rng))
     return " ".join(kept) if kept else prompt
 
 
@@ -46,7 +54,7 @@ def edit_example(
     if example is None:
         return None
     script, reading = example.script, example.reading
-    prompt = drop_words(example.prompt, word_dropout, rng) if not example.request.refusal else example.prompt
+    prompt = blur_words(example.prompt, word_dropout, rng) if not example.request.refusal else example.prompt
     return _encode(graph, tokens, reader, grammar, prompt, script, reading, example.request.refusal, example.blocked)
 
 
