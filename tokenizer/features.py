@@ -17,7 +17,7 @@ from genmad.tokenizer.text import PromptTokenizer, name_parts
 from genmad.tokenizer.vocab import Vocab
 
 MAX_TOKENS = 6000
-MAX_FIELDS = 14
+MAX_FIELDS = 16
 MAX_NAME_PIECES = 8
 NUM_VALUES = 160
 EXACT_VALUES = 96
@@ -43,6 +43,8 @@ NUM_EDGE_KINDS = 2 * (MAX_SLOT + 2)
 _PSEUDO = (
     "index", "from_end", "siblings", "width_in", "width_out", "spatial", "rank", "users", "calls", "position", "block",
 )  # fmt: skip
+# Of the call that runs the token's block, where only one does: its place among its siblings (the stage of a CNN).
+_CONTAINER = ("stage", "stage_from_end")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,8 @@ class TokenRef:
     name: str
 
 
+# A token's vocabulary id, its (field, value) pairs and its path.
+_Row = tuple[int, list[tuple[str, int]], str]
 # One input of a node: block, node, input slot.
 Link = tuple[str, str, int]
 
@@ -69,6 +73,7 @@ class GraphTokens:
         pieces: [N, P] SentencePiece ids of the module path, the last parts first, 0 = none.
         names: per token the lower-case forms under which a prompt may name it.
         layer_index: [N] position among the sibling calls, -1 for others.
+        stage_index: [N] the same of the one call that runs the token's block, -1 where there is none or several.
         edges: [2, E] producer, consumer; kinds: [E].
         relation: [N, N] uint8.
     """
@@ -80,6 +85,7 @@ class GraphTokens:
     pieces: np.ndarray
     names: tuple[frozenset[str], ...]
     layer_index: np.ndarray
+    stage_index: np.ndarray
     edges: np.ndarray
     kinds: np.ndarray
     relation: np.ndarray
@@ -132,7 +138,7 @@ class GraphReader:
 
     def __init__(self, vocab: Vocab, text: PromptTokenizer, opset: OpSet) -> None:
         self.vocab, self.text, self.opset = vocab, text, opset
-        names = (*_PSEUDO, *(vocab.tokens[i] for i in vocab.family("attr")))
+        names = (*_PSEUDO, *(vocab.tokens[i] for i in vocab.family("attr")), *_CONTAINER)
         self._field_ids = {name: i + 1 for i, name in enumerate(names)}
 
     @property
@@ -150,11 +156,13 @@ class GraphReader:
         """
         blocks = tuple(reversed(graph.all_blocks))
         refs: list[TokenRef] = []
-        rows: list[tuple[int, list[tuple[str, int]], str]] = []
+        rows: list[_Row] = []
         layer = _layer_positions(graph)
         calls = _call_counts(graph)
+        containers = _containers(graph, layer)
         for number, block in enumerate(blocks):
-            self._read_block(block, number, calls.get(block.name, 1), layer, refs, rows, masked, hidden)
+            common = [("block", min(number, 40)), ("calls", calls.get(block.name, 1)), *containers[block.name].fields]
+            self._read_block(block, common, containers[block.name].prefix, layer, refs, rows, masked, hidden)
         if len(refs) > MAX_TOKENS:
             raise ValueError(f"a graph of {len(refs)} tokens; at most {MAX_TOKENS}")
         index = {ref: i for i, ref in enumerate(refs)}
@@ -165,18 +173,18 @@ class GraphReader:
             refs=tuple(refs), op=np.array([row[0] for row in rows], np.int32), fields=fields, values=values,
             pieces=np.stack([self._pieces(row[2]) for row in rows]),
             names=tuple(name_forms(row[2]) if row[2] else frozenset() for row in rows),
-            layer_index=np.array(layer_index, np.int32), edges=edges, kinds=kinds,
+            layer_index=np.array(layer_index, np.int32),
+            stage_index=np.array([containers[r.block].index for r in refs], np.int32), edges=edges, kinds=kinds,
             relation=_relations(blocks, refs, index, hidden),
         )  # fmt: skip
 
     def _read_block(
-        self, block: Block, number: int, calls: int, layer: dict[tuple[str, str], tuple[int, int, int]],
-        refs: list[TokenRef], rows: list[tuple[int, list[tuple[str, int]], str]],
+        self, block: Block, common: list[tuple[str, int]], prefix: str,
+        layer: dict[tuple[str, str], tuple[int, int, int]], refs: list[TokenRef], rows: list[_Row],
         masked: frozenset[TokenRef], hidden: frozenset[Link],
     ) -> None:  # fmt: skip
         blind = {node for name, node, _ in hidden if name == block.name}
         count = len(block.nodes)
-        common = [("block", min(number, 40)), ("calls", calls)]
         for value in block.inputs:
             refs.append(TokenRef("input", block.name, value.name))
             rows.append((self.vocab.id("INPUT"), [*common, *_type_fields(value)], value.name))
@@ -194,7 +202,7 @@ class GraphReader:
                 first, last, siblings = layer[(block.name, node.name)]
                 pairs += [("index", first), ("from_end", last), ("siblings", siblings)]
             op = "<mask>" if ref in masked else "CALL" if node.is_call else f"op:{node.op}"
-            rows.append((self.vocab.id(op), pairs, "" if ref in masked else node.name))
+            rows.append((self.vocab.id(op), pairs, "" if ref in masked else prefix + node.name))
         refs.append(TokenRef("output", block.name, ""))
         rows.append((self.vocab.id("OUTPUT"), common, ""))
 
@@ -210,7 +218,7 @@ class GraphReader:
             pairs.append((f"attr:{name}", value_id(value, self.vocab)))
         return pairs
 
-    def _pack_fields(self, rows: list[tuple[int, list[tuple[str, int]], str]]) -> tuple[np.ndarray, np.ndarray]:
+    def _pack_fields(self, rows: list[_Row]) -> tuple[np.ndarray, np.ndarray]:
         fields = np.zeros((len(rows), MAX_FIELDS), np.int16)
         values = np.zeros((len(rows), MAX_FIELDS), np.int16)
         for i, (_, pairs, _) in enumerate(rows):
@@ -269,6 +277,38 @@ def _token_of(block: Block, value: str, index: dict[TokenRef, int]) -> int:
     """Graph token of the node or block input that a value comes from."""
     name = producer(value)
     return index[TokenRef("node" if name in block.by_name else "input", block.name, name)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Container:
+    """Of the one call that runs a block: its path in front of the block's names, and its place among its siblings."""
+
+    prefix: str = ""
+    index: int = -1
+    from_end: int = -1
+
+    @property
+    def fields(self) -> list[tuple[str, int]]:
+        return [("stage", self.index), ("stage_from_end", self.from_end)] if self.index >= 0 else []
+
+
+def _containers(graph: Graph, layer: dict[tuple[str, str], tuple[int, int, int]]) -> dict[str, _Container]:
+    """By block; empty for the main block and for blocks that several calls run."""
+    callers: dict[str, list[tuple[str, Node]]] = {}
+    for block in graph.all_blocks:
+        for node in block.nodes:
+            if node.is_call:
+                callers.setdefault(node.callee, []).append((block.name, node))
+    found = {graph.main.name: _Container()}
+    for block in reversed(graph.blocks):
+        (parent, call), *more = callers.get(block.name) or [("", None)]
+        if more or call is None:
+            found[block.name] = _Container()
+            continue
+        prefix = found[parent].prefix + (f"{call.scope}." if call.scope else "")
+        first, last, _ = layer.get((parent, call.name), (-1, -1, 0))
+        found[block.name] = _Container(prefix, first, last)
+    return found
 
 
 def _edges(

@@ -54,17 +54,26 @@ def load_state(out: Path, model: GraphTransformer, optimizers: Optimizers) -> in
 
 
 def warm_start(folder: Path, model: GraphTransformer) -> None:
-    """Takes the weights of another run, as far as names and shapes agree; optimiser and step start anew."""
+    """Takes the weights of another run, as far as names and shapes agree; optimiser and step start anew.
+
+    A table that has grown keeps its old rows.
+    """
     path = folder / "state.safetensors"
     if not path.exists():
         raise CheckpointError(Diagnostic(where=str(folder), got="no state.safetensors", expected="a run's folder"))
     own = model.state_dict()
     found = {k[6:]: v for k, v in load_file(path).items() if k.startswith("model.")}
-    fitting = {k: v for k, v in found.items() if k in own and own[k].shape == v.shape}
+    fitting = {k: _grown(v, own[k]) for k, v in found.items() if k in own and own[k].shape[1:] == v.shape[1:]}
     if not fitting:
         expected = "weights of a model of these sizes"
         raise CheckpointError(Diagnostic(where=str(path), got="no tensor that fits", expected=expected))
     model.load_state_dict(own | fitting)
+
+
+def _grown(old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+    """`new` with its first rows taken from `old`."""
+    rows = min(len(old), len(new)) if old.ndim else 0
+    return torch.cat([old[:rows], new[rows:]]) if old.ndim else old
 
 
 def load_word_vectors(folder: Path, model: GraphTransformer) -> None:

@@ -24,7 +24,7 @@ from genmad.ir.script import EditScript, Replace, SetAttrs
 
 INTENTS: tuple[Intent, ...] = (*ATTENTION, *HEADS, *MLP, *NORM, *LAYERS, *ADAPTING, *CONV)
 BY_NAME = {intent.name: intent for intent in INTENTS}
-REFUSED, NONSENSE, COMBINED = 0.07, 0.03, 0.1
+REFUSED, NONSENSE, COMBINED = 0.07, 0.03, 0.13
 _JOINTS = (" and ", ", and ", "; ", ", then ", " and then ", ". ", " plus ", ", also ")
 _JOINTS_UNSEEN = (" and, on top of that, ", "; moreover ", " as well as ", ", afterwards ")
 

@@ -54,17 +54,17 @@ class Source:
 
 def match_names(graph: GraphTokens, text: str) -> np.ndarray:
     """[N] bit set: 1 the last part of the token's name is a word of the prompt, 2 a dotted suffix of its name is, 4 its
-    place among its sibling calls is a number of the prompt."""
+    place among its sibling calls is a number of the prompt, 8 that of the one call that runs its block is."""
     words = {word.lower() for word in split_words(text)}
     numbers = {int(word) for word in words if word.isdigit() and len(word) < 9}
     out = np.zeros(len(graph.refs), np.int16)
-    for i, (forms, layer) in enumerate(zip(graph.names, graph.layer_index, strict=True)):
+    places = zip(graph.names, graph.layer_index, graph.stage_index, strict=True)
+    for i, (forms, layer, stage) in enumerate(places):
         named = words & forms
         if named:
             out[i] |= 1 if any("." not in form for form in named) else 0
             out[i] |= 2 if any("." in form for form in named) else 0
-        if int(layer) in numbers:
-            out[i] |= 4
+        out[i] |= (4 if int(layer) in numbers else 0) | (8 if int(stage) in numbers else 0)
     return out
 
 
