@@ -16,7 +16,7 @@ from genmad.sampling.pretrained import Pretrained, load_pretrained
 from genmad.tokenizer import GrammarState, PromptTokens
 from genmad.tokenizer.text import split_words
 
-AMBIGUOUS_FROM = 0.3
+AMBIGUOUS_FROM = 0.36
 NAMED_FROM = 0.03
 
 

@@ -48,9 +48,7 @@ def load_pretrained(folder: str | Path | None = None) -> Pretrained:
     if missing:
         expected = "a folder with " + ", ".join(FILES)
         fix = "give a folder that GenMAD's training wrote"
-        raise CheckpointError(
-            str(Diagnostic(where=str(path), got=f"no {', '.join(missing)}", expected=expected, fix=fix))
-        )
+        raise CheckpointError(Diagnostic(where=str(path), got=f"no {', '.join(missing)}", expected=expected, fix=fix))
     vocab = Vocab.load(path / "vocab.json")
     reader = GraphReader(vocab, PromptTokenizer.load(path / "prompt.model"), OPSET)
     sizes = json.loads((path / "config.json").read_text(encoding="utf-8"))
@@ -61,9 +59,7 @@ def load_pretrained(folder: str | Path | None = None) -> Pretrained:
         model.load_state_dict(weights, strict=True, assign=True)
     except RuntimeError as error:
         got, expected = str(error).splitlines()[-1].strip()[:200], "the weights that config.json describes"
-        raise CheckpointError(
-            str(Diagnostic(where=str(path / "model.safetensors"), got=got, expected=expected))
-        ) from error
+        raise CheckpointError(Diagnostic(where=str(path / "model.safetensors"), got=got, expected=expected)) from error
     known = {name: op for name, op in OPSET.items() if f"op:{name}" in vocab}
     return Pretrained(model=model.eval(), reader=reader, grammar=ScriptGrammar(vocab=vocab, opset=known))
 

@@ -301,10 +301,10 @@ def _containers(graph: Graph, layer: dict[tuple[str, str], tuple[int, int, int]]
                 callers.setdefault(node.callee, []).append((block.name, node))
     found = {graph.main.name: _Container()}
     for block in reversed(graph.blocks):
-        (parent, call), *more = callers.get(block.name) or [("", None)]
-        if more or call is None:
+        if len(callers.get(block.name, ())) != 1:
             found[block.name] = _Container()
             continue
+        parent, call = callers[block.name][0]
         prefix = found[parent].prefix + (f"{call.scope}." if call.scope else "")
         first, last, _ = layer.get((parent, call.name), (-1, -1, 0))
         found[block.name] = _Container(prefix, first, last)

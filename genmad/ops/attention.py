@@ -97,9 +97,8 @@ def _attention_result(types: Types, attrs: Attrs) -> tuple[TensorType, ...]:
 def _attention_cost(types: Types, _results: Types, attrs: Attrs) -> Cost:
     n, window = attention_sizes(types, attrs), attrs["window"]
     keys = n.keys
-    if window is not None:
-        reach = window if attrs["causal"] else 2 * window - 1
-        keys = min(reach, keys) if isinstance(keys, int) else reach
+    if window is not None and isinstance(keys, int):
+        keys = min(window if attrs["causal"] else 2 * window - 1, keys)
     return Cost(macs=n.batch * n.heads * n.queries * keys * (n.head_dim + n.value_dim))
 
 
@@ -289,7 +288,7 @@ ATTENTION_OP = OpDef(
     doc=(
         "softmax(scale * q k^T + bias) v per head, with optional causal mask, window (causal: the last `window` keys; "
         "else |i - j| < window) and logit softcap (Gemma 2). Bool bias keeps where True. MACs count every key, causal "
-        "or not; with a window, the keys inside it. Vaswani et al., arXiv 1706.03762."
+        "or not; with a window, those inside it where the length is known. Vaswani et al., arXiv 1706.03762."
     ),
 )
 
