@@ -77,11 +77,11 @@ class Editor:
             ablate: `text` or `structure`: hide the prompt or the wiring from the model, for evaluation.
         """
         began = time.monotonic()
-        graph = canonicalize(graph)
+        canonical = canonicalize(graph)
         kit = self.pretrained
-        source, pieces = self._read(graph, prompt, ablate)
+        source, pieces = self._read(canonical, prompt, ablate)
         seen_pieces = source.prompt if ablate == "text" else pieces
-        start = kit.grammar.compile(graph, source.graph, seen_pieces, at=at or "", reading=reading or "").start()
+        start = kit.grammar.compile(canonical, source.graph, seen_pieces, at=at or "", reading=reading or "").start()
         encoded = kit.model.encode(collate_sources([source]))
         rng = torch.Generator().manual_seed(seed)
 
@@ -117,12 +117,12 @@ def _key(proposal: Proposal) -> str:
 def _proposal(
     graph: Graph, prompt: str, written: Written, pieces: PromptTokens, spent: float, forced: bool
 ) -> Proposal:
-    """What a written script comes to."""
+    """What a written script comes to on the user's own graph, whose order of nodes stays."""
     state = written.state
     readings = _readings(written.first)
     script = EditScript(steps=state.steps)
     done = Proposal(
-        status="ok", script=script, state=state.edit, confidence=math.exp(written.log_prob), log_prob=written.log_prob,
+        status="ok", script=script, state=None, confidence=math.exp(written.log_prob), log_prob=written.log_prob,
         reading=state.reading, readings=readings, num_tokens=written.num_tokens, time_s=spent,
     )  # fmt: skip
     nothing = replace(done, status="refused", script=EditScript(), state=None)
@@ -133,10 +133,11 @@ def _proposal(
         return replace(nothing, status="failed", blocked=f"the edit did not end within {MAX_TOKENS} tokens")
     if state.aborted:
         return replace(nothing, status="failed", blocked="a step of the edit could not be finished on this graph")
-    if canonical_hash(state.edit.graph) == canonical_hash(graph):
+    edited = script.run(graph, state.edit.opset)
+    if canonical_hash(edited.graph) == canonical_hash(graph):
         return replace(nothing, reason="already_so", blocked="the edit would change nothing")
     close = [r for r in readings if r.probability >= AMBIGUOUS_FROM]
-    return replace(done, status="ambiguous") if len(close) > 1 and not forced else done
+    return replace(done, state=edited, status="ambiguous" if len(close) > 1 and not forced else "ok")
 
 
 def _readings(first: dict[str, float]) -> tuple[Reading, ...]:

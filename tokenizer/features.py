@@ -194,7 +194,7 @@ class GraphReader:
             pairs = [
                 *common,
                 ("position", 16 * position // max(count, 1)),
-                *self._node_fields(block, node, ref in masked),
+                *self._node_fields(block, node, ref in masked, hidden),
             ]
             if node.name in blind:
                 pairs = [pair for pair in pairs if pair[0] != "width_in"]
@@ -206,8 +206,10 @@ class GraphReader:
         refs.append(TokenRef("output", block.name, ""))
         rows.append((self.vocab.id("OUTPUT"), common, ""))
 
-    def _node_fields(self, block: Block, node: Node, masked: bool) -> list[tuple[str, int]]:
-        pairs = [("users", sum(len(block.users[out]) for out in node.outputs)), ("rank", node.types[0].rank)]
+    def _node_fields(self, block: Block, node: Node, masked: bool, hidden: frozenset[Link]) -> list[tuple[str, int]]:
+        cut = {(name, slot) for owner, name, slot in hidden if owner == block.name}
+        users = sum(use not in cut for out in node.outputs for use in block.users[out])
+        pairs = [("users", users), ("rank", node.types[0].rank)]
         pairs.append(("width_out", value_id(_width(node.types[0].shape), self.vocab)))
         if node.inputs and node.inputs[0]:
             pairs.append(("width_in", value_id(_width(block.types[node.inputs[0]].shape), self.vocab)))
