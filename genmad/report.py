@@ -360,11 +360,11 @@ def check_prompt(prompt: str) -> None:
 
 
 def check_place(graph: Graph, at: str | None) -> None:
-    """Raises `RefusedError` with the nearest names when the model has no node of that path."""
+    """Raises `RefusedError` with the nearest names when the model has no node, call or module of that path."""
     if at is None:
         return
     known = [place.path for place in places(graph)]
-    if at in known:
+    if any(path == at or path.startswith(f"{at}.") for path in known):
         return
     near = difflib.get_close_matches(at, known, n=3, cutoff=0.6)
     fix = f"did you mean {', '.join(near)}?" if near else "genmad inspect shows every node"

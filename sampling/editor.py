@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from genmad.ir import Graph, GraphError, canonical_hash, canonicalize
+from genmad.ir import Graph, GraphError, canonical_hash, canonicalize, places
 from genmad.ir.script import EditScript, EditState, Number, Replace, SetAttrs
 from genmad.model.collate import Source, collate_sources
 from genmad.sampling.decode import MAX_TOKENS, Written, write_script
@@ -79,7 +79,7 @@ class Editor:
         began = time.monotonic()
         canonical = canonicalize(graph)
         kit = self.pretrained
-        source, pieces = self._read(canonical, prompt, ablate)
+        source, pieces = self._read(canonical, _with_place(canonical, prompt, at), ablate)
         seen_pieces = source.prompt if ablate == "text" else pieces
         start = kit.grammar.compile(canonical, source.graph, seen_pieces, at=at or "", reading=reading or "").start()
         encoded = kit.model.encode(collate_sources([source]))
@@ -108,6 +108,18 @@ class Editor:
         if ablate == "text":
             return source.without_text(), pieces
         return (source.without_structure() if ablate == "structure" else source), pieces
+
+
+def _with_place(graph: Graph, prompt: str, at: str | None) -> str:
+    """The prompt with the place of `--at` in words, unless it stands there already: the model then looks there, too."""
+    if not at or at in prompt:
+        return prompt
+    calls = [place.path for place in places(graph) if place.node.is_call]
+    inside = max((path for path in calls if at == path or at.startswith(f"{path}.")), key=len, default="")
+    rest = at[len(inside) :].strip(".")
+    if not inside:
+        return f"{prompt} in {rest}"
+    return f"{prompt} to {rest} in {inside}" if rest else f"{prompt} in {inside}"
 
 
 def _key(proposal: Proposal) -> str:

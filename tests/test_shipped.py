@@ -69,3 +69,13 @@ def test_the_other_reading_can_be_forced() -> None:
     assert proposal.state is not None
     request = Request(intent="local_attention_convert", layers=LAYERS[-1:], values=(("window", None),))
     assert judge(request, gpt2(), proposal.state.graph, OPSET).success
+
+
+def test_a_place_given_by_option_is_where_the_edit_goes() -> None:
+    """The bug this guards: with --at, the model looked everywhere and the grammar then left it no step."""
+    proposal = editor().edit(gpt2(), "add lora of rank 4", at="transformer.h.3.attn.c_attn")[0]
+    assert proposal.status == "ok", proposal
+    assert proposal.state is not None
+    node = "transformer.h.3.attn.c_attn"
+    request = Request(intent="lora", layers=LAYERS[3:4], nodes=(node,), values=(("rank", 4), ("alpha", None)))
+    assert judge(request, gpt2(), proposal.state.graph, OPSET).success

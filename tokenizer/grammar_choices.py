@@ -58,7 +58,8 @@ def _fill_between(state: GrammarState, choices: Choices) -> None:
         choices.words.add("<eos>")
 
 
-def _within(state: GrammarState, path: str) -> bool:
+def within(state: GrammarState, path: str) -> bool:
+    """Whether `--at` lets an edit touch this path: inside it, or on the way to it."""
     at = state.source.at
     return not at or path == at or path.startswith(at + ".") or at.startswith(path + ".")
 
@@ -79,7 +80,7 @@ def _fill_at(state: GrammarState, choices: Choices) -> None:
         return
     if not pending.calls:
         running = {place.path for place in places(state.edit.graph) if place.node.is_call}
-        choices.nodes.update(i for i, (path, _) in calls.items() if path in running and _within(state, path))
+        choices.nodes.update(i for i, (path, _) in calls.items() if path in running and within(state, path))
         return
     later = later_calls(state, pending.calls[-1])
     choices.nodes.update(later)
@@ -88,10 +89,10 @@ def _fill_at(state: GrammarState, choices: Choices) -> None:
 
 
 def later_calls(state: GrammarState, call: int) -> list[int]:
-    """Graph tokens of the calls of the same block that run after `call`."""
-    order = list(state.source.calls)
-    callee = state.source.calls[call][1]
-    return [i for i in order[order.index(call) + 1 :] if state.source.calls[i][1] == callee]
+    """Graph tokens of the calls of the same block that run after `call`, those outside `--at` left out."""
+    order, calls = list(state.source.calls), state.source.calls
+    callee = calls[call][1]
+    return [i for i in order[order.index(call) + 1 :] if calls[i][1] == callee and within(state, calls[i][0])]
 
 
 def _alive(state: GrammarState) -> Iterator[tuple[int, TokenRef]]:
@@ -113,7 +114,7 @@ def _add_ops(state: GrammarState, choices: Choices, *, calls: bool = False, attr
         node = state.block.by_name[ref.name]
         if node.is_call != calls or (attrs and not settable.get(node.op)):
             continue
-        if _within(state, state.edit.prefix + ref.name) or _within_layer(state):
+        if within(state, state.edit.prefix + ref.name) or _within_layer(state):
             choices.nodes.add(i)
 
 

@@ -21,7 +21,7 @@ from genmad.ir.script import (
     ancestors,
     fresh_name,
 )
-from genmad.tokenizer.grammar_choices import later_calls
+from genmad.tokenizer.grammar_choices import later_calls, within
 
 if TYPE_CHECKING:
     from genmad.tokenizer.grammar import GrammarState, Token
@@ -100,7 +100,7 @@ def _advance_at(state: GrammarState, token: Token, word: str) -> GrammarState:
     chosen = list(pending.calls)
     if pending.span == "ALL":
         callee = state.source.calls[chosen[0]][1]
-        chosen = [i for i, (_, block) in state.source.calls.items() if block == callee]
+        chosen = [i for i, (path, block) in state.source.calls.items() if block == callee and within(state, path)]
     elif pending.span == "closed":
         run = [chosen[0], *later_calls(state, chosen[0])]
         chosen = run[: run.index(chosen[1]) + 1]

@@ -59,6 +59,8 @@ def _step_json(step: Step) -> dict[str, Any]:
         if name == "settings":
             value = {k: {"number": str(v)} if isinstance(v, Number) else v for k, v in value}
         out[name] = list(value) if isinstance(value, tuple) else value
+    if isinstance(step, Add) and not step.like and step.weights == "new":
+        del out["weights"]
     return {k: v for k, v in out.items() if v not in ("", {}) or k in ("value", "node", "old", "new")}
 
 

@@ -130,3 +130,15 @@ def test_a_step_that_breaks_a_shape_is_not_allowed(reader: GraphReader, grammar:
     script = EditScript(steps=(At(("transformer.h.0",)), Add("new_add", "Add", ("ln_1", "mlp.c_fc"))))
     with pytest.raises((GrammarError, GraphError), match="Add"):
         encode_script(source_of(gpt2_like(), reader, grammar), script, reading="connect")
+
+
+def test_at_bounds_all_and_to(reader: GraphReader, grammar: ScriptGrammar) -> None:
+    """The bug this guards: "all", inside --at, once named the layers outside it too."""
+    state = source_of(gpt2_like(), reader, grammar, at="transformer.h.2").start()
+    state = state.advance(word("reading:replace", state)).advance(word("AT", state))
+    state = state.advance(next(t for t in state.mask().tokens() if t.kind == "node"))
+    assert {state.describe(t) for t in state.mask().tokens()} == {"DO"}
+    wide = source_of(gpt2_like(), reader, grammar, at="transformer.h").start()
+    wide = wide.advance(word("reading:replace", wide)).advance(word("AT", wide))
+    wide = wide.advance(next(t for t in wide.mask().tokens() if t.kind == "node")).advance(word("ALL", wide))
+    assert wide.advance(word("DO", wide)).steps == (At(tuple(f"transformer.h.{i}" for i in range(4))),)
