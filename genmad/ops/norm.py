@@ -277,7 +277,10 @@ GROUP_NORM = OpDef(
 
 def _instance_norm_result(types: Types, _attrs: Attrs) -> tuple[TensorType, ...]:
     x, _ = _channels(types)
-    return (need_rank(x, 3, 5),)
+    need_rank(x, 3, 5)
+    if all(dim == 1 for dim in x.shape[2:]):
+        raise ShapeError(f"one position, {x}", "two or more positions to normalize over", "use LayerNorm or GroupNorm")
+    return (x,)
 
 
 def _instance_norm_torch(ctx: TorchContext) -> str:
@@ -315,7 +318,10 @@ INSTANCE_NORM = OpDef(
         Sample(inputs=("float32[batch,6,5,5]",)),
         Sample(inputs=("float32[batch,6,seq]",), attrs={"affine": False}),
     ),
-    refused=(Sample(inputs=("float32[batch,6]",), message="3 to 5 axes"),),
+    refused=(
+        Sample(inputs=("float32[batch,6]",), message="3 to 5 axes"),
+        Sample(inputs=("float32[batch,6,1,1]",), message="two or more positions"),
+    ),
     doc="Normalizes each channel of each example over its positions. Ulyanov et al., arXiv 1607.08022.",
 )
 
