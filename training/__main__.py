@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--corpus", type=Path)
     parser.add_argument("--words", type=Path, help="folder that `python -m genmad.training.word_vectors` wrote")
-    parser.add_argument("--init", type=Path, help="run whose weights to start from")
+    parser.add_argument("--init", type=Path, help="run, or saved model, whose weights to start from")
     arguments = parser.parse_args()
     config = load_config(arguments.config)
     arguments.out.mkdir(parents=True, exist_ok=True)

@@ -58,11 +58,13 @@ def warm_start(folder: Path, model: GraphTransformer) -> None:
 
     A table that has grown keeps its old rows.
     """
-    path = folder / "state.safetensors"
+    state, weights = folder / "state.safetensors", folder / "model.safetensors"
+    path = state if state.exists() else weights
     if not path.exists():
-        raise CheckpointError(Diagnostic(where=str(folder), got="no state.safetensors", expected="a run's folder"))
+        got, expected = "no state.safetensors or model.safetensors", "a run's folder or a saved model"
+        raise CheckpointError(Diagnostic(where=str(folder), got=got, expected=expected))
     own = model.state_dict()
-    found = {k[6:]: v for k, v in load_file(path).items() if k.startswith("model.")}
+    found = {k.removeprefix("model."): v.float() for k, v in load_file(path).items() if not k.startswith("optimizer.")}
     fitting = {k: _grown(v, own[k]) for k, v in found.items() if k in own and own[k].shape[1:] == v.shape[1:]}
     if not fitting:
         expected = "weights of a model of these sizes"

@@ -180,5 +180,8 @@ def test_a_run_can_start_from_the_weights_of_another(
     warm_start(first, model)
     saved = load_file(first / "state.safetensors")
     assert torch.equal(model.words.weight, saved["model.words.weight"])
+    again = GraphTransformer(model_config(tiny(2), reader))
+    warm_start(first / "model", again)
+    assert torch.allclose(again.words.weight, saved["model.words.weight"], atol=1e-3)
     with pytest.raises(CheckpointError, match="no state"):
         warm_start(second, model)
