@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from genmad.ir import Graph, GraphError, canonical_hash, canonicalize, places
+from genmad.ir import Graph, GraphError, call_places, canonical_hash, canonicalize
 from genmad.ir.script import EditScript, EditState, Number, Replace, SetAttrs
 from genmad.model.collate import Source, collate_sources
 from genmad.sampling.decode import MAX_TOKENS, Written, write_script
@@ -114,7 +114,7 @@ def _with_place(graph: Graph, prompt: str, at: str | None) -> str:
     """The prompt with the place of `--at` in words, unless it stands there already: the model then looks there, too."""
     if not at or at in prompt:
         return prompt
-    calls = [place.path for place in places(graph) if place.node.is_call]
+    calls = [place.path for place in call_places(graph)]
     inside = max((path for path in calls if at == path or at.startswith(f"{path}.")), key=len, default="")
     rest = at[len(inside) :].strip(".")
     if not inside:

@@ -238,3 +238,42 @@ def _resnet_layer(block: BlockBuilder, out: int, stride: int, shortcut: bool) ->
     x = _conv_norm(block, x, "layer.1", out, 3, 1)
     x = block.add("Add", x, skip)
     block.finish(block.add("Relu", x, name="activation", scope="activation"))
+
+
+def mobile_like(pooled: int = 3, inverted: int = 3, width: int = 16) -> Graph:
+    """A backbone with a max pool, pooling mixers, inverted residuals with gates, and an upsampled map of features."""
+    builder = GraphBuilder(OPSET)
+    kind = f"float32[batch,{width},8,8]"
+    _pool_layer(builder.block("PoolLayer", x=kind))
+    _inverted_layer(builder.block("InvertedLayer", x=kind), width)
+    main = builder.block("Mobile", pixel_values="float32[batch,3,32,32]")
+    x = _conv_norm(main, "pixel_values", "stem", width, 3, 2)
+    x = main.add("Relu", x, name="stem.activation", scope="stem.activation")
+    window = {"kernel_size": (3, 3), "stride": (2, 2), "padding": (1, 1)}
+    x = main.add("MaxPool", x, name="stem.pool", scope="stem.pool", **window)
+    for i in range(pooled + inverted):
+        x = main.add("@PoolLayer" if i < pooled else "@InvertedLayer", x, name=f"blocks.{i}", scope=f"blocks.{i}")
+    x = main.add("Resize", x, name="up.resize", scope="up", size=(16, 16), mode="bilinear")
+    name = "head.convolution"
+    return builder.build(
+        main.finish(main.add("Conv", x, name=name, scope=name, out_channels=width, kernel_size=(1, 1)))
+    )
+
+
+def _pool_layer(block: BlockBuilder) -> None:
+    x = block.add("GroupNorm", "x", name="norm", scope="norm", num_groups=4)
+    x = block.add("AveragePool", x, name="mixer", scope="mixer", kernel_size=(3, 3), stride=(1, 1), padding=(1, 1))
+    block.finish(block.add("Add", "x", x))
+
+
+def _inverted_layer(block: BlockBuilder, width: int) -> None:
+    x = _conv_norm(block, "x", "expand", 2 * width, 1, 1)
+    x = block.add("Relu6", x, name="expand.activation", scope="expand.activation")
+    name = "depthwise.convolution"
+    x = block.add(
+        "Conv", x, name=name, scope=name, out_channels=2 * width, kernel_size=(3, 3), padding=(1, 1), groups=2 * width
+    )
+    x = block.add("Silu", x, name="depthwise.activation", scope="depthwise.activation")
+    x = block.add("SqueezeExcite", x, name="gate", scope="gate", reduced_channels=8)
+    x = _conv_norm(block, x, "project", width, 1, 1)
+    block.finish(block.add("Add", "x", x))

@@ -14,7 +14,7 @@ import numpy as np
 
 from genmad.ir import Block, Graph, Node, OpSet, SymDim, Value, producer
 from genmad.tokenizer.text import PromptTokenizer, name_parts
-from genmad.tokenizer.vocab import Vocab
+from genmad.tokenizer.vocab import UNKNOWN_OP, Vocab
 
 MAX_TOKENS = 6000
 MAX_FIELDS = 16
@@ -45,6 +45,7 @@ _PSEUDO = (
 )  # fmt: skip
 # Of the call that runs the token's block, where only one does: its place among its siblings (the stage of a CNN).
 _CONTAINER = ("stage", "stage_from_end")
+FIRST_ATTR_FIELD = len(_PSEUDO) + len(_CONTAINER) + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +73,11 @@ class GraphTokens:
         fields, values: [N, F] field ids (0 = none) and value ids.
         pieces: [N, P] SentencePiece ids of the module path, the last parts first, 0 = none.
         names: per token the lower-case forms under which a prompt may name it.
+        kinds_said: per token its op and its attributes in words, lower case and without spaces (`batchnorm`, `tanh`).
         layer_index: [N] position among the sibling calls, -1 for others.
-        stage_index: [N] the same of the one call that runs the token's block, -1 where there is none or several.
+        layer_back: [N] the same counted from the end.
+        stage_index, stage_back: [N] the same of the one call that runs the token's block, -1 where there is none or
+            several.
         edges: [2, E] producer, consumer; kinds: [E].
         relation: [N, N] uint8.
     """
@@ -84,8 +88,11 @@ class GraphTokens:
     values: np.ndarray
     pieces: np.ndarray
     names: tuple[frozenset[str], ...]
+    kinds_said: tuple[frozenset[str], ...]
     layer_index: np.ndarray
+    layer_back: np.ndarray
     stage_index: np.ndarray
+    stage_back: np.ndarray
     edges: np.ndarray
     kinds: np.ndarray
     relation: np.ndarray
@@ -138,7 +145,8 @@ class GraphReader:
 
     def __init__(self, vocab: Vocab, text: PromptTokenizer, opset: OpSet) -> None:
         self.vocab, self.text, self.opset = vocab, text, opset
-        names = (*_PSEUDO, *(vocab.tokens[i] for i in vocab.family("attr")), *_CONTAINER)
+        # Attributes stand last: a vocabulary that grows keeps the ids of all fields.
+        names = (*_PSEUDO, *_CONTAINER, *(vocab.tokens[i] for i in vocab.family("attr")))
         self._field_ids = {name: i + 1 for i, name in enumerate(names)}
 
     @property
@@ -168,13 +176,18 @@ class GraphReader:
         index = {ref: i for i, ref in enumerate(refs)}
         edges, kinds = _edges(blocks, index, hidden)
         fields, values = self._pack_fields(rows)
-        layer_index = [layer[(r.block, r.name)][0] if (r.block, r.name) in layer else -1 for r in refs]
+        nowhere = (-1, -1, 0)
+        places = [layer.get((r.block, r.name), nowhere) for r in refs]
+        nodes = {(b.name, n.name): n for b in blocks for n in b.nodes}
         return GraphTokens(
             refs=tuple(refs), op=np.array([row[0] for row in rows], np.int32), fields=fields, values=values,
             pieces=np.stack([self._pieces(row[2]) for row in rows]),
             names=tuple(name_forms(row[2]) if row[2] else frozenset() for row in rows),
-            layer_index=np.array(layer_index, np.int32),
-            stage_index=np.array([containers[r.block].index for r in refs], np.int32), edges=edges, kinds=kinds,
+            kinds_said=tuple(_said(nodes.get((r.block, r.name)), r in masked) for r in refs),
+            layer_index=np.array([p[0] for p in places], np.int32),
+            layer_back=np.array([p[1] for p in places], np.int32),
+            stage_index=np.array([containers[r.block].index for r in refs], np.int32),
+            stage_back=np.array([containers[r.block].from_end for r in refs], np.int32), edges=edges, kinds=kinds,
             relation=_relations(blocks, refs, index, hidden),
         )  # fmt: skip
 
@@ -202,6 +215,7 @@ class GraphReader:
                 first, last, siblings = layer[(block.name, node.name)]
                 pairs += [("index", first), ("from_end", last), ("siblings", siblings)]
             op = "<mask>" if ref in masked else "CALL" if node.is_call else f"op:{node.op}"
+            op = op if op in self.vocab else UNKNOWN_OP
             rows.append((self.vocab.id(op), pairs, "" if ref in masked else prefix + node.name))
         refs.append(TokenRef("output", block.name, ""))
         rows.append((self.vocab.id("OUTPUT"), common, ""))
@@ -238,6 +252,14 @@ class GraphReader:
         parts = [p for p in reversed(name_parts(path)) if not p.isdigit()]
         ids = [i for part in parts for i in self.text.pieces(part)][:MAX_NAME_PIECES]
         return (*ids, *(0 for _ in range(MAX_NAME_PIECES - len(ids))))
+
+
+def _said(node: Node | None, masked: bool) -> frozenset[str]:
+    """What a prompt may call the node by its kind."""
+    if node is None or masked or node.is_call:
+        return frozenset()
+    words = {node.op.lower(), *(str(v).lower() for _, v in node.attrs if isinstance(v, str) and len(v) < 24)}
+    return frozenset(re.sub("[^a-z0-9]", "", word) for word in words)
 
 
 def _width(shape: tuple[Any, ...]) -> Any:

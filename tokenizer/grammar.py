@@ -1,12 +1,15 @@
 """The grammar of edit scripts: which tokens may come next, so that every script that can be written is valid.
 
     script  := reading section+ <eos> | refuse <eos>
-    section := AT [call+ | call TO call | call ALL] DO step+
+    section := AT [call+ | call TO call | call ALL] (DO step+ | SAME)
     step    := SET node setting+ END | REPLACE node op setting* END | ADD op value+ setting* END
              | ADD_CALL call (COPY|NEW) value+ END | REWIRE node slot (value|NONE) | USES value value | REMOVE node
     setting := attr ( number [TIMES int] [OVER int] | TRUE | FALSE | NONE | choice )
     number  := prompt-number | digit+ END_NUM | OLD | CHANNELS value | HEAD_DIM node | LIKE node
     value   := (node | input | new:k) [out:i]
+
+SAME repeats the steps of the section before, by the names of their nodes, in other blocks: what is done to every layer
+of a staged network is written once.
 
 Three costs, three types: `ScriptGrammar` (op set and vocabulary), `SourceGrammar` (plus one graph and one prompt) and
 `GrammarState` (one unfinished script). `mask` never changes a state; `advance` gives a new one. Everything is checked
@@ -20,8 +23,8 @@ from functools import cached_property
 
 import numpy as np
 
-from genmad.ir import Block, Graph, GraphError, OpDef, OpSet, places
-from genmad.ir.script import EditState, Step
+from genmad.ir import Block, Graph, GraphError, OpDef, OpSet, call_places
+from genmad.ir.script import At, EditState, Step
 from genmad.tokenizer.features import GraphTokens, TokenRef
 from genmad.tokenizer.grammar_choices import gather_choices
 from genmad.tokenizer.grammar_moves import GrammarError, Pending, take_token
@@ -125,11 +128,10 @@ class SourceGrammar:
     def calls(self) -> Mapping[int, tuple[str, str]]:
         """Graph token of a call -> (its path, the block it calls), in execution order."""
         found: dict[int, tuple[str, str]] = {}
-        for place in places(self.graph):
-            if place.node.is_call:
-                found.setdefault(
-                    self.index[TokenRef("node", place.block.name, place.node.name)], (place.path, place.node.callee)
-                )
+        for place in call_places(self.graph):
+            found.setdefault(
+                self.index[TokenRef("node", place.block.name, place.node.name)], (place.path, place.node.callee)
+            )
         return found
 
     @cached_property
@@ -168,6 +170,12 @@ class GrammarState:
     @property
     def block(self) -> Block:
         return self.edit.current
+
+    @property
+    def last_section(self) -> tuple[Step, ...]:
+        """The steps since the last section was opened."""
+        opened = max((i for i, step in enumerate(self.steps) if isinstance(step, At)), default=len(self.steps))
+        return self.steps[opened + 1 :]
 
     def mask(self) -> Mask:
         """The tokens that fit the grammar here; a step's last token may still be refused by `allows`."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from genmad.ir import GraphError, Node, ShapeError, places
+from genmad.ir import GraphError, Node, ShapeError, call_places
 from genmad.ir.script import Number, Replace, SetAttrs, Settings
 from genmad.tokenizer.vocab import MAX_ADDED, MAX_SLOTS
 
@@ -75,12 +75,15 @@ def _fill_at(state: GrammarState, choices: Choices) -> None:
     if pending.span == "TO":
         choices.nodes.update(later_calls(state, pending.calls[-1]))
         return
-    choices.words.add("DO")
+    choices.words.update(("DO", "SAME") if state.last_section and not state.source.at else ("DO",))
     if pending.span:
         return
     if not pending.calls:
-        running = {place.path for place in places(state.edit.graph) if place.node.is_call}
-        choices.nodes.update(i for i, (path, _) in calls.items() if path in running and within(state, path))
+        same = state.edit.graph is state.source.graph
+        running = None if same else {place.path for place in call_places(state.edit.graph)}
+        choices.nodes.update(
+            i for i, (path, _) in calls.items() if (running is None or path in running) and within(state, path)
+        )
         return
     later = later_calls(state, pending.calls[-1])
     choices.nodes.update(later)

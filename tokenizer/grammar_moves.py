@@ -94,7 +94,7 @@ def _advance_at(state: GrammarState, token: Token, word: str) -> GrammarState:
     pending = state.pending
     if word in ("TO", "ALL"):
         return _with(state, span=word)
-    if word != "DO":
+    if word not in ("DO", "SAME"):
         span = "closed" if pending.span == "TO" else pending.span
         return _with(state, calls=(*pending.calls, token.index), span=span)
     chosen = list(pending.calls)
@@ -107,9 +107,13 @@ def _advance_at(state: GrammarState, token: Token, word: str) -> GrammarState:
     step = At(tuple(state.source.calls[i][0] for i in chosen))
     base = state.source.calls[chosen[0]][1] if chosen else state.source.graph.main.name
     edit = state.edit.step(step)
-    return replace(
+    again = state.last_section if word == "SAME" else ()
+    state = replace(
         state, edit=edit, steps=(*state.steps, step), base=base, added=(), section_steps=0, pending=Pending()
     )
+    for step in again:
+        state = _finish(state, step)
+    return state
 
 
 def _node_name(state: GrammarState, token: Token, word: str) -> str:

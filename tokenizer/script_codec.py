@@ -1,13 +1,14 @@
 """Edit scripts to grammar tokens. The way back is the grammar itself: `GrammarState.steps`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
-from typing import Any
+from itertools import pairwise
+from typing import Any, cast
 
 from genmad.ir.graph import producer
 from genmad.ir.script import Add, At, EditScript, Number, Remove, Replace, ReplaceUses, Rewire, SetAttrs, Setting, Step
 from genmad.tokenizer.features import TokenRef
-from genmad.tokenizer.grammar import GrammarError, GrammarState, SourceGrammar, Token
+from genmad.tokenizer.grammar import GrammarError, GrammarState, Mask, SourceGrammar, Token
 
 
 def encode_script(
@@ -17,8 +18,10 @@ def encode_script(
     reading: str,
     refusal: str = "",
     blocked: SetAttrs | Replace | None = None,
-) -> tuple[list[Token], list[GrammarState]]:
-    """Tokens of a script and the state before each. Raises `GrammarError` or `GraphError` where one is not allowed.
+) -> tuple[list[Token], list[GrammarState], list[Mask]]:
+    """Tokens of a script, the state and its mask before each.
+
+    Raises `GrammarError` or `GraphError` where a token is not allowed.
 
     Args:
         script: the steps; None when the request is refused before any step.
@@ -29,8 +32,16 @@ def encode_script(
         writer.word(f"refuse:{refusal}")
     else:
         writer.word(f"reading:{reading}")
-        for step in script.steps:
-            writer.step(step)
+        sections = _sections(script.steps)
+        for i, (opening, steps) in enumerate(sections):
+            _write_calls(writer, opening)
+            last = i == len(sections) - 1
+            if i and steps and steps == sections[i - 1][1] and not (blocked and last):
+                writer.word("SAME")
+                continue
+            writer.word("DO")
+            for step in steps:
+                writer.step(step)
         if blocked is not None:
             writer.word("SET" if isinstance(blocked, SetAttrs) else "REPLACE")
             writer.node(blocked.node)
@@ -39,7 +50,16 @@ def encode_script(
             writer.word(f"attr:{blocked.settings[-1][0]}")
             writer.word(f"refuse:{refusal}")
     writer.word("<eos>")
-    return writer.tokens, writer.states
+    return writer.tokens, writer.states, writer.masks
+
+
+def _sections(steps: Sequence[Step]) -> list[tuple[At, tuple[Step, ...]]]:
+    """The steps of each section behind what opens it."""
+    opened = [i for i, step in enumerate(steps) if isinstance(step, At)]
+    if steps and not isinstance(steps[0], At):
+        raise GrammarError(f"a script opens with a section; got {type(steps[0]).__name__}")
+    pairs = pairwise([*opened, len(steps)])
+    return [(cast("At", steps[i]), tuple(steps[i + 1 : end])) for i, end in pairs]
 
 
 class _Writer:
@@ -50,11 +70,14 @@ class _Writer:
         self.state = source.start()
         self.tokens: list[Token] = []
         self.states: list[GrammarState] = []
+        self.masks: list[Mask] = []
 
     def put(self, token: Token) -> None:
-        if token not in self.state.mask():
+        mask = self.state.mask()
+        if token not in mask:
             raise self.state.misfit(token)
         self.tokens.append(token)
+        self.masks.append(mask)
         self.states.append(self.state)
         self.state = self.state.take(token)
 
@@ -121,7 +144,7 @@ class _Writer:
         _WRITE[type(step)](self, step)
 
 
-def _write_at(writer: _Writer, step: At) -> None:
+def _write_calls(writer: _Writer, step: At) -> None:
     calls = {path: (index, block) for index, (path, block) in writer.source.calls.items()}
     missing = [path for path in step.calls if path not in calls]
     if missing:
@@ -141,7 +164,6 @@ def _write_at(writer: _Writer, step: At) -> None:
         else:
             for index in chosen:
                 writer.put(Token("node", index))
-    writer.word("DO")
 
 
 def _write_set(writer: _Writer, step: SetAttrs) -> None:
@@ -192,6 +214,6 @@ def _write_remove(writer: _Writer, step: Remove) -> None:
 
 
 _WRITE: dict[type, Callable[[_Writer, Any], None]] = {
-    At: _write_at, SetAttrs: _write_set, Replace: _write_replace, Add: _write_add, Rewire: _write_rewire,
+    SetAttrs: _write_set, Replace: _write_replace, Add: _write_add, Rewire: _write_rewire,
     ReplaceUses: _write_uses, Remove: _write_remove,
 }  # fmt: skip

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from genmad.tokenizer.numbers import spoken_numbers
+
 PAD_ID, UNK_ID = 0, 1
 MAX_PIECES = 96
 WORD_LIST = "words.txt"
+ORDINAL = 3
 _WORD = re.compile(r"\d+|[A-Za-z][A-Za-z0-9]*(?:[._][A-Za-z0-9]+)*|[^\sA-Za-z0-9]")
 _PART = re.compile(r"\d+|[a-z]+")
 
@@ -35,8 +38,8 @@ class PromptTokens:
 
     Attributes:
         ids: SentencePiece ids.
-        numbers: the whole number that a piece starts, else -1.
-        marks: 0 a plain word, 1 a name that stands in the graph, 2 a name-like word that does not.
+        numbers: the number, in digits or words, that a piece starts, else -1.
+        marks: 0 a plain word, 1 a name that stands in the graph, 2 a name-like word that does not, `ORDINAL` a place.
         words: row of the word in the table of word vectors, 0 for an unknown one.
     """
 
@@ -66,6 +69,11 @@ class PromptTokenizer:
 
     def __len__(self) -> int:
         return int(self._processor.get_piece_size())
+
+    @property
+    def all_pieces(self) -> tuple[str, ...]:
+        """The pieces in id order."""
+        return tuple(self._processor.id_to_piece(i) for i in range(len(self)))
 
     @staticmethod
     def train(sentences: Iterable[str], symbols: Iterable[str], *, vocab_size: int = 2000) -> "PromptTokenizer":
@@ -97,14 +105,18 @@ class PromptTokenizer:
         numbers: list[int] = []
         marks: list[int] = []
         words: list[int] = []
-        for word in split_words(prompt):
+        said = split_words(prompt)
+        spoken = {number.start: number for number in spoken_numbers(said)}
+        for at, word in enumerate(said):
             bare = word.lower()
             named = bare in names and not word.isdigit()
             mark = 1 if named else 2 if ("_" in bare or "." in bare) else 0
+            number = spoken.get(at)
             for position, piece in enumerate(self.pieces(word)):
+                starts = number is not None and position == 0
                 ids.append(piece)
-                numbers.append(int(word) if word.isdigit() and position == 0 and len(word) <= 9 else -1)
-                marks.append(mark)
+                numbers.append(number.value if number is not None and starts else -1)
+                marks.append(ORDINAL if number is not None and starts and number.is_ordinal else mark)
                 words.append(self._rows.get(bare, 0))
         if not ids:
             ids, numbers, marks, words = [UNK_ID], [-1], [0], [0]

@@ -14,10 +14,12 @@ REFUSALS = ("no_such_target", "not_divisible", "not_applicable", "not_understood
 MAX_ADDED = 32
 MAX_SLOTS = 12
 
-_STRUCTURE = ("<pad>", "<bos>", "<eos>", "<mask>", "INPUT", "OUTPUT", "CALL")
+# An op that the vocabulary of a checkpoint does not hold.
+UNKNOWN_OP = "<unk>"
+_STRUCTURE = ("<pad>", "<bos>", "<eos>", "<mask>", UNKNOWN_OP, "INPUT", "OUTPUT", "CALL")
 _STEPS = (
     "AT", "TO", "ALL", "DO", "SET", "REPLACE", "ADD", "ADD_CALL", "COPY", "NEW", "REWIRE", "USES", "REMOVE", "END",
-    "ABORT",
+    "ABORT", "SAME",
 )  # fmt: skip
 _VALUES = ("NONE", "TRUE", "FALSE", "OLD", "CHANNELS", "HEAD_DIM", "LIKE", "TIMES", "OVER", "END_NUM")
 _SEQUENCE = ("BLOCK", "LINK", "LIST", "END_LIST", "MINUS", "FLOAT", "TEXT", "DIM", "TIE", "END_NODE")

@@ -49,6 +49,16 @@ def train_text(records: list[corpus.ArchRecord], config: TrainConfig, prompts: i
     )
 
 
+def _vocab(out: Path, init: Path | None) -> Vocab:
+    """The run's vocabulary, made once: that of `init` with what the op set has beyond it, so that old ids stay."""
+    path = out / "vocab.json"
+    if not path.exists():
+        now = Vocab.from_opset(OPSET)
+        old = init / "vocab.json" if init is not None else path
+        (Vocab.load(old).extended(now.tokens) if old.exists() else now).save(path)
+    return Vocab.load(path)
+
+
 def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(prog="python -m genmad.training", description=__doc__)
@@ -72,7 +82,7 @@ def main() -> None:
         train_text(records, config).save(pieces)
     if arguments.words is not None:
         shutil.copy(arguments.words / WORD_LIST, arguments.out / WORD_LIST)
-    vocab = Vocab.from_opset(OPSET)
+    vocab = _vocab(arguments.out, arguments.init)
     reader = GraphReader(vocab, PromptTokenizer.load(pieces), OPSET)
     from genmad.training.loop import train
 

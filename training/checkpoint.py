@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from genmad.ir import Diagnostic, GenmadError
 from genmad.model import GraphTransformer
-from genmad.tokenizer import GraphReader
+from genmad.tokenizer import GraphReader, PromptTokenizer
 from genmad.training.config import TrainConfig
 from genmad.training.optim import Optimizers
 
@@ -53,10 +53,10 @@ def load_state(out: Path, model: GraphTransformer, optimizers: Optimizers) -> in
     return int(json.loads((out / "state.json").read_text(encoding="utf-8"))["step"])
 
 
-def warm_start(folder: Path, model: GraphTransformer) -> None:
+def warm_start(folder: Path, model: GraphTransformer, text: PromptTokenizer) -> None:
     """Takes the weights of another run, as far as names and shapes agree; optimiser and step start anew.
 
-    A table that has grown keeps its old rows.
+    A table that has grown keeps its old rows; the rows of prompt pieces follow the pieces into another tokenizer.
     """
     state, weights = folder / "state.safetensors", folder / "model.safetensors"
     path = state if state.exists() else weights
@@ -65,6 +65,14 @@ def warm_start(folder: Path, model: GraphTransformer) -> None:
         raise CheckpointError(Diagnostic(where=str(folder), got=got, expected=expected))
     own = model.state_dict()
     found = {k.removeprefix("model."): v.float() for k, v in load_file(path).items() if not k.startswith("optimizer.")}
+    if "pieces.weight" in found and (folder / "prompt.model").exists():
+        before = {piece: row for row, piece in enumerate(PromptTokenizer.load(folder / "prompt.model").all_pieces)}
+        rows = [before.get(piece) for piece in text.all_pieces]
+        new = own["pieces.weight"].clone()
+        for at, row in enumerate(rows):
+            if row is not None:
+                new[at] = found["pieces.weight"][row]
+        found["pieces.weight"] = new
     fitting = {k: _grown(v, own[k]) for k, v in found.items() if k in own and own[k].shape[1:] == v.shape[1:]}
     if not fitting:
         expected = "weights of a model of these sizes"

@@ -1,7 +1,7 @@
 """Settings of a training run, read from one YAML file."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -22,12 +22,16 @@ class Strict(BaseModel):
 
 
 class CorpusConfig(Strict):
-    """Which graphs to import. `families` None takes all known ones; those `held_out` are never trained on."""
+    """Which graphs to import. `families` None takes all known ones; those `held_out` are never trained on.
+
+    `zoo` is of `genmad zoo build`; training leaves it alone.
+    """
 
     families: tuple[str, ...] | None = None
     held_out: tuple[str, ...]
     variants_per_family: int = Field(6, ge=1)
     narrow_per_family: int = Field(3, ge=0)
+    zoo: dict[str, Any] = Field(default_factory=dict, exclude=True)
 
 
 class ModelSizes(Strict):

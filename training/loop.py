@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from genmad.data.corpus import ArchRecord
 from genmad.model import GraphTransformer, GraphTransformerConfig
+from genmad.model.collate import MATCHES
 from genmad.tokenizer import GraphReader, ScriptGrammar
 from genmad.tokenizer.features import NUM_EDGE_KINDS, NUM_RELATIONS, NUM_VALUES
 from genmad.training.checkpoint import load_state, load_word_vectors, save_pretrained, save_state, warm_start
@@ -40,11 +41,12 @@ def model_config(config: TrainConfig, reader: GraphReader) -> GraphTransformerCo
         num_relations=NUM_RELATIONS, num_edge_kinds=NUM_EDGE_KINDS, hidden_size=sizes.hidden_size,
         num_heads=sizes.num_heads, num_text_layers=sizes.num_text_layers, num_encoder_layers=sizes.num_encoder_layers,
         num_decoder_layers=sizes.num_decoder_layers, dropout=sizes.dropout, num_word_vectors=len(reader.text.words) + 1,
+        num_matches=len(MATCHES),
     )  # fmt: skip
 
 
 def losses(
-    model: GraphTransformer, batch: TrainBatch, config: TrainConfig, bos: int, *, restores: bool
+    model: GraphTransformer, batch: TrainBatch, config: TrainConfig, bos: int
 ) -> tuple[torch.Tensor, dict[str, float]]:
     """The step's loss and what is logged of it. Scripts weigh alike whatever their length."""
     token_loss, right = model.script_loss(batch.source, batch.script, bos)
@@ -52,7 +54,7 @@ def losses(
     per_script = token_loss.sum(1) / real.sum(1).float().sqrt() / 3.0
     loss = per_script.mean()
     accuracy: dict[str, torch.Tensor] = {}
-    if restores:
+    if batch.restore is not None:
         restored, accuracy = restore_loss(model, batch.restore)
         loss = loss + config.restore_weight * restored
     whole = (right | ~real).all(1).float().mean()
@@ -108,7 +110,7 @@ def train(
     if words is not None:
         load_word_vectors(words, model)
     if init is not None:
-        warm_start(init, model)
+        warm_start(init, model, reader.text)
     optimizers = make_optimizers(model, config)
     start = load_state(out, model, optimizers) if resume else 0
     stream = TrainStream(records, reader, grammar, config)
@@ -122,9 +124,8 @@ def train(
     for step, batch in enumerate(loader, start):
         torch.manual_seed(config.seed * 1_000_003 + step)
         optimizers.set_learning_rate(learning_rate_at(step, config))
-        restores = step % config.restore_every == 0
         with accelerator.autocast():
-            loss, log = losses(model, _to(batch, accelerator.device), config, bos, restores=restores)
+            loss, log = losses(model, _to(batch, accelerator.device), config, bos)
         accelerator.backward(loss)
         _share_gradients(model, accelerator)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -152,7 +153,7 @@ def _to(batch: TrainBatch, device: torch.device) -> TrainBatch:
     """Moves every tensor of the batch."""
     if device.type == "cpu":
         return batch
-    restore = {k: getattr(batch.restore, k).to(device) for k in batch.restore.__dataclass_fields__}
-    return TrainBatch(
-        source=batch.source.to(device), script=batch.script.to(device), restore=type(batch.restore)(**restore)
-    )
+    restore = batch.restore
+    if restore is not None:
+        restore = replace(restore, **{k: getattr(restore, k).to(device) for k in restore.__dataclass_fields__})
+    return TrainBatch(source=batch.source.to(device), script=batch.script.to(device), restore=restore)

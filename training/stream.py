@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from torch.utils.data import Dataset
@@ -22,18 +22,32 @@ BUCKETS = (48, 72, 110, 170, 260, 420, 700, 1200)
 
 @dataclass(frozen=True, kw_only=True)
 class TrainBatch:
-    """One step's data."""
+    """One step's data; `restore` in every `TrainConfig.restore_every`th batch."""
 
     source: SourceBatch
     script: ScriptBatch
-    restore: RestoreBatch
+    restore: RestoreBatch | None
 
 
-@dataclass
+RENAMED = 4
+
+
 class _Entry:
-    family: str
-    graph: Graph
-    tokens: GraphTokens | None = field(default=None)
+    """A graph of the corpus, as it is and with its modules renamed in `RENAMED` ways; read once each."""
+
+    def __init__(self, record: ArchRecord) -> None:
+        self._record = record
+        self._read: dict[int, tuple[Graph, GraphTokens]] = {}
+        self.num_tokens = token_count(record.graph)
+
+    def variant(self, way: int, reader: GraphReader) -> tuple[Graph, GraphTokens]:
+        """Way -1 is the graph itself; the others depend on the graph and their number alone."""
+        if way not in self._read:
+            graph = self._record.graph
+            if way >= 0:
+                graph = rename_modules(graph, random.Random(f"{self._record.hash}-{way}"))
+            self._read[way] = graph, reader.read(graph)
+        return self._read[way]
 
 
 class TrainStream(Dataset[TrainBatch]):
@@ -45,10 +59,10 @@ class TrainStream(Dataset[TrainBatch]):
         self.reader, self.grammar, self.config = reader, grammar, config
         self._buckets: list[dict[str, list[_Entry]]] = [{} for _ in BUCKETS]
         for record in records:
-            size = token_count(record.graph)
-            if size <= min(config.max_graph_tokens, BUCKETS[-1]):
-                bucket = next(i for i, limit in enumerate(BUCKETS) if size <= limit)
-                self._buckets[bucket].setdefault(record.family, []).append(_Entry(record.family, record.graph))
+            entry = _Entry(record)
+            if entry.num_tokens <= min(config.max_graph_tokens, BUCKETS[-1]):
+                bucket = next(i for i, limit in enumerate(BUCKETS) if entry.num_tokens <= limit)
+                self._buckets[bucket].setdefault(record.family, []).append(entry)
         self._buckets = [b for b in self._buckets if b]
         self._weights = [sum(min(len(g), 4) for g in b.values()) for b in self._buckets]
 
@@ -59,7 +73,7 @@ class TrainStream(Dataset[TrainBatch]):
         rng = random.Random(f"{self.config.seed}-{index}")
         bucket = rng.choices(self._buckets, self._weights)[0]
         families = sorted(bucket)
-        longest = max(token_count(e.graph) for entries in bucket.values() for e in entries)
+        longest = max(e.num_tokens for entries in bucket.values() for e in entries)
         size = max(6, min(self.config.max_batch, self.config.tokens_per_batch // longest))
         scripts: list[ScriptExample] = []
         while len(scripts) < size:
@@ -67,26 +81,25 @@ class TrainStream(Dataset[TrainBatch]):
             made = self._script(entry, rng)
             if made is not None:
                 scripts.append(made)
-        graphs = [rng.choice(bucket[rng.choice(families)]).graph for _ in range(max(4, size // 2))]
-        corrupted = [corrupt(self._renamed(g, rng), self.reader, rng) for g in graphs]
         source = collate_sources([s.source for s in scripts])
         script = collate_scripts([(s.tokens, s.masks) for s in scripts], source, len(self.reader.vocab))
-        return TrainBatch(source=source, script=script, restore=collate_restore(corrupted))
+        restore = None
+        if index % self.config.restore_every == 0:
+            drawn = [rng.choice(bucket[rng.choice(families)]) for _ in range(max(4, size // 2))]
+            restore = collate_restore([corrupt(self._variant(e, rng)[0], self.reader, rng) for e in drawn])
+        return TrainBatch(source=source, script=script, restore=restore)
 
     def _script(self, entry: _Entry, rng: random.Random) -> ScriptExample | None:
-        if rng.random() < self.config.completion_share:
-            return completion_example(self._renamed(entry.graph, rng), self.reader, self.grammar, rng)
-        if rng.random() < self.config.rename_share:
-            graph = rename_modules(entry.graph, rng)
-            return edit_example(
-                graph, self.reader.read(graph), self.reader, self.grammar, rng, self.config.word_dropout
-            )
-        if entry.tokens is None:
-            entry.tokens = self.reader.read(entry.graph)
-        return edit_example(entry.graph, entry.tokens, self.reader, self.grammar, rng, self.config.word_dropout)
+        config = self.config
+        completes = rng.random() < config.completion_share
+        graph, tokens = self._variant(entry, rng)
+        if completes:
+            return completion_example(graph, self.reader, self.grammar, rng)
+        return edit_example(graph, tokens, self.reader, self.grammar, rng, config.word_dropout)
 
-    def _renamed(self, graph: Graph, rng: random.Random) -> Graph:
-        return rename_modules(graph, rng) if rng.random() < self.config.rename_share else graph
+    def _variant(self, entry: _Entry, rng: random.Random) -> tuple[Graph, GraphTokens]:
+        renames = rng.random() < self.config.rename_share
+        return entry.variant(rng.randrange(RENAMED) if renames else -1, self.reader)
 
 
 def token_count(graph: Graph) -> int:

@@ -13,8 +13,12 @@ from genmad.cli.diff import diff
 from genmad.cli.edit import edit
 from genmad.cli.eval import evaluate
 from genmad.cli.export import export
+from genmad.cli.generate import generate
 from genmad.cli.inspect import inspect
 from genmad.cli.output import emit_json, show_error
+from genmad.cli.search import search
+from genmad.cli.variants import complete, cross, mutate
+from genmad.cli.zoo import zoo
 from genmad.ir.diagnostics import GenmadError
 
 app = typer.Typer(
@@ -26,6 +30,7 @@ app = typer.Typer(
 )  # fmt: skip
 COMMANDS: dict[str, Callable[..., int]] = {
     "edit": edit, "inspect": inspect, "check": check, "diff": diff, "export": export, "eval": evaluate,
+    "generate": generate, "mutate": mutate, "cross": cross, "complete": complete, "search": search,
 }  # fmt: skip
 # Command -> its line in `genmad --help`, and what its own help shows as examples.
 _HELP: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -54,6 +59,31 @@ _HELP: dict[str, tuple[str, tuple[str, ...]]] = {
         "Write a model as ONNX or PyTorch code.",
         ("genmad export gpt2 -o gpt2/", "genmad export llama -o llama.onnx --no-weights"),
     ),
+    "generate": (
+        "Write a pool of candidate architectures from a search space.",
+        (
+            "genmad generate -n 1000 --space nb201 --max-params 1M --seed 0 -o pool.parquet",
+            "genmad generate -n 500 --space nb101 --ops conv3x3-bn-relu,maxpool3x3 -o pool.parquet --json",
+            "genmad generate --space nb201 --target c10_test --data tables/ -o good.parquet",
+            "genmad check pool.parquet",
+        ),
+    ),
+    "mutate": (
+        "Change one choice of a member of a search space.",
+        ("genmad mutate '|nor_conv_3x3~0|+|none~0|none~1|+|none~0|none~1|none~2|' --space nb201 -n 5",),
+    ),
+    "cross": (
+        "Mix two members of a search space.",
+        ("genmad cross 'conv3x3-bn-relu ...' '...' --space nb101 -n 5 --json",),
+    ),
+    "complete": (
+        "Fill in what a partial member leaves open.",
+        ("genmad complete --steps --space nb201", "genmad complete partial.json --space nb201 -n 10"),
+    ),
+    "search": (
+        "Look for a good member of a space with few labels.",
+        ("genmad search --space nb201 --data tables/ --target c10_test --queries 100",),
+    ),
     "eval": (
         "Measure the generator.",
         ("genmad eval list", "genmad eval edits --quick --json", "genmad eval timing -n 3"),
@@ -63,6 +93,7 @@ for _name, _function in COMMANDS.items():
     _line, _examples = _HELP[_name]
     # \b keeps the lines as they are.
     app.command(_name, short_help=_line, epilog="\b\nExamples:\n" + "\n".join(f"  {e}" for e in _examples))(_function)
+app.add_typer(zoo, name="zoo")
 
 
 @app.callback(invoke_without_command=True)

@@ -16,6 +16,16 @@ def evaluate(
     seed: Annotated[int, typer.Option("--seed", help="Seed of the requests that are drawn.", metavar="N", min=0)] = 0,
     n: Annotated[int | None, typer.Option("-n", "--n", help="How many items.", metavar="N", min=1)] = None,
     checkpoint: Checkpoint = None,
+    corpus: Annotated[
+        str | None, typer.Option("--corpus", help="Folder of `genmad zoo build`, for eval corpus.", metavar="FOLDER")
+    ] = None,
+    space: Annotated[
+        str | None, typer.Option("--space", help="Search space, for pools and search.", metavar="NAME")
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", help="Folder of benchmark tables; default $GENMAD_DATA.", metavar="FOLDER"),
+    ] = None,
     as_json: Json = False,
 ) -> int:
     """Measure the generator: metrics, baselines and failures."""
@@ -28,8 +38,14 @@ def evaluate(
     if name not in registry:
         raise _unknown(name, list(registry))
     check_checkpoint(checkpoint)
+    if corpus is not None and name != "corpus":
+        raise _no_corpus(name)
+    given = {"corpus": corpus, "space": space, "data": data}
+    more = {option: value for option, value in given.items() if value is not None}
     with quiet_stdout(as_json), Progress().running(f"eval {name}"):
-        result: dict[str, Any] = import_module(registry[name]).run(quick=quick, seed=seed, n=n, checkpoint=checkpoint)
+        evaluation = import_module(registry[name])
+        _check_options(name, evaluation.run, more)
+        result: dict[str, Any] = evaluation.run(quick=quick, seed=seed, n=n, checkpoint=checkpoint, **more)
     if as_json:
         emit_json(result)
     else:
@@ -43,6 +59,27 @@ def _unknown(name: str, known: list[str]) -> Exception:
 
     fix = "genmad eval list names them"
     return UsageError(Diagnostic(where="genmad eval", got=name, expected=f"one of {', '.join(known)}", fix=fix))
+
+
+def _no_corpus(name: str) -> Exception:
+    from genmad.ir.diagnostics import Diagnostic
+    from genmad.report import UsageError
+
+    expected, fix = "it with `genmad eval corpus` only", "leave --corpus out"
+    return UsageError(Diagnostic(where="--corpus", got=f"it with eval {name}", expected=expected, fix=fix))
+
+
+def _check_options(name: str, run: Any, given: dict[str, str]) -> None:
+    """Raises `UsageError` on an option that this evaluation does not take."""
+    from inspect import signature
+
+    from genmad.ir.diagnostics import Diagnostic
+    from genmad.report import UsageError
+
+    for option in given:
+        if option not in signature(run).parameters:
+            where, fix = f"genmad eval {name}", f"leave --{option} out"
+            raise UsageError(Diagnostic(where=where, got=f"--{option}", expected="its own options", fix=fix))
 
 
 def _lines(result: dict[str, Any]) -> list[str]:

@@ -15,6 +15,9 @@ DTYPE_BYTES: Mapping[DType, int] = {
     DType.INT16: 2,
     DType.INT8: 1,
     DType.UINT8: 1,
+    DType.UINT16: 2,
+    DType.UINT32: 4,
+    DType.UINT64: 8,
     DType.BOOL: 1,
     DType.COMPLEX64: 8,
 }

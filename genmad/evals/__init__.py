@@ -3,8 +3,13 @@
 from collections.abc import Mapping
 
 EVALS: Mapping[str, str] = {
+    "corpus": "genmad.evals.corpus",
     "edits": "genmad.evals.edits",
     "import": "genmad.evals.importers",
+    "onnx": "genmad.evals.onnx_files",
+    "importers": "genmad.evals.import_scan",
     "objectives": "genmad.evals.objectives",
+    "pools": "genmad.evals.pools",
+    "search": "genmad.evals.search",
     "timing": "genmad.evals.timing",
 }

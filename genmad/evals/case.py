@@ -12,7 +12,7 @@ from genmad.ir.graph import Graph
 
 
 class Excess(str):
-    """A problem of the kind "more than that was done"; it does not count against one half of a double request."""
+    """A problem of the kind "more than that was done"; it does not count against one of several requests."""
 
     __slots__ = ()
 
@@ -22,8 +22,8 @@ class Case:
     """A request with the graph it was made on and the graph that came of it.
 
     Attributes:
-        joint: whether it is one half of a sentence with two requests, so that the other half is in the graph too.
-        waived: nodes that the other half has taken out with leave, which this half can do nothing about.
+        joint: whether it is one request of a sentence with two or three, so that the others are in the graph too.
+        waived: nodes that the others have taken out with leave, which this one can do nothing about.
     """
 
     request: Request
@@ -43,8 +43,17 @@ class Case:
 
     @cached_property
     def layers(self) -> tuple[Key, ...]:
-        """Keys of the targeted calls. Raises `ValueError` when the request names none of the graph's."""
-        return self._keys(self.request.layers, self.before.calls)
+        """Keys of the targeted calls, those left out that another request of the sentence has taken out.
+
+        Raises `ValueError` when the request names none of the graph's.
+        """
+        found = self._keys(self.request.layers, self.before.calls)
+        return tuple(key for key in found if not self._is_waived(key))
+
+    def _is_waived(self, unit: Key) -> bool:
+        """Whether everything below a call went with another request's leave."""
+        inside = {node.key for node in self.before.inside(unit)}
+        return bool(inside) and inside <= self.waived
 
     @cached_property
     def nodes(self) -> tuple[Key, ...]:
@@ -130,10 +139,10 @@ class Case:
             if key not in self.after.nodes and key in self.before.nodes:
                 continue
             reads = self.after.outputs if key not in self.after.nodes else self.after.nodes[key].inputs
-            if slot >= len(reads) or not self._comes_from(reads[slot], now):
+            if slot >= len(reads) or not self.comes_from(reads[slot], now):
                 yield f"{'.'.join(key)} does not read {'.'.join(now[0])}"
 
-    def _comes_from(self, value: Source | None, now: Source) -> bool:
+    def comes_from(self, value: Source | None, now: Source) -> bool:
         """Whether a value is `now`, or in a double request made of it by a new node."""
         if value == now or value is None or not self.joint or value[0] in self.before.nodes:
             return value == now

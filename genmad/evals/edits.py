@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from genmad.evals.edit_trials import EditorLike, Outcome, Sampler, Trial, attempt, draw_trials
@@ -19,8 +20,11 @@ ABLATIONS = {"no_text": "text", "no_structure": "structure"}
 class EditEvalConfig:
     """configs/eval_edits.yaml; see the comments there."""
 
+    families: tuple[str, ...]
+    development: bool
     requests: int
     requests_quick: int
+    families_quick: int
     variants_per_family: int
     ambiguous_from: float
     execute_ablations: bool
@@ -41,8 +45,9 @@ def run(
     clock, threads = CpuClock(), use_one_thread()
     config = read_config("eval_edits.yaml", EditEvalConfig)
     count = n or (config.requests_quick if quick else config.requests)
-    graphs = graphs or small_graphs(held_out_families(), config.variants_per_family, seed, say=_say)
-    trials = list(draw_trials(graphs, sample or _sampler(), count=count, rng=random.Random(seed)))
+    graphs = graphs or small_graphs(_families(config, quick), config.variants_per_family, seed, say=_say)
+    sample = sample or _sampler(fresh=not config.development)
+    trials = list(draw_trials(graphs, sample, count=count, rng=random.Random(seed)))
     editor = editor or _editor(checkpoint)
     outcomes = _attempt_all("full", editor, trials, config, seed, execute=True)
     baselines = {}
@@ -54,7 +59,8 @@ def run(
         commit=commit(),
         seed=seed,
         n=len(outcomes),
-        split=f"held-out families ({', '.join(graphs)}), half of the requests in held-out phrasings",
+        split=f"{'development' if config.development else 'held-out'} families ({', '.join(graphs)}), "
+        f"half of the requests in {'held-out' if config.development else 'fresh'} phrasings",
         threads=threads,
         cpu_seconds=clock.seconds(),
         metrics=metrics_of(outcomes),
@@ -76,11 +82,16 @@ def _editor(checkpoint: str | None) -> EditorLike:
     return editor
 
 
-def _sampler() -> Sampler:
+def _families(config: EditEvalConfig, quick: bool) -> tuple[str, ...]:
+    if config.development:
+        return held_out_families()
+    return config.families[: config.families_quick] if quick else config.families
+
+
+def _sampler(*, fresh: bool) -> Sampler:
     from genmad.intents.library import sample_example
 
-    sampler: Sampler = sample_example
-    return sampler
+    return partial(sample_example, fresh=fresh)
 
 
 def problems(graph: Graph) -> tuple[str, ...]:
@@ -132,10 +143,11 @@ def _rate(outcomes: Iterable[Outcome], hit: Callable[[Outcome], bool]) -> float:
 
 
 def metrics_of(outcomes: Sequence[Outcome]) -> dict[str, float]:
-    """The figures of the issue, flat.
+    """The figures of an evaluation, flat.
 
     `executes` and `untouched` are shares of what was emitted, `success` and `false_refused` of the requests that can be
-    met, `refused` of those that cannot; `unseen_drop` is success in seen phrasings less success in held-out ones.
+    met, `refused` of those that cannot; `success_single` is of requests for one thing, `success_combined` of two or
+    three in one sentence; `unseen_drop` is success in seen phrasings less success in held-out ones.
     """
     possible = [o for o in outcomes if o.possible]
     impossible = [o for o in outcomes if not o.possible]
@@ -146,6 +158,8 @@ def metrics_of(outcomes: Sequence[Outcome]) -> dict[str, float]:
     return {
         "executes": _rate(tried, lambda o: bool(o.executes)),
         "success": _rate(possible, lambda o: o.success),
+        "success_single": _rate([o for o in possible if o.request.intent != "both"], lambda o: o.success),
+        "success_combined": _rate([o for o in possible if o.request.intent == "both"], lambda o: o.success),
         "untouched": _rate(judged, lambda o: bool(o.untouched)),
         "refused": _rate(impossible, lambda o: o.success),
         "false_refused": _rate(possible, lambda o: o.status == "refused"),

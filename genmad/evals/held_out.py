@@ -2,9 +2,11 @@
 
 import difflib
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields
+from functools import partial
 from importlib.resources import files
+from itertools import islice
 from typing import Any, TypeVar
 
 from genmad.ir.diagnostics import Diagnostic, GenmadError
@@ -66,26 +68,23 @@ def held_out_families() -> tuple[str, ...]:
 def small_graphs(
     families: Iterable[str], per_family: int, seed: int, *, say: Callable[[str], None], skip_missing: bool = False
 ) -> Mapping[str, tuple[Graph, ...]]:
-    """Small graphs of each family. A variant that cannot be imported is said and left out.
+    """Small graphs of each family. A variant that cannot be imported is said and left out, as are the families of a
+    library that is not installed.
 
     Raises `EvalConfigError` for a family of which there is no graph at all, unless `skip_missing`.
     """
-    from genmad.data.families import FAMILIES, narrow_size
-    from genmad.importers.from_hf import import_config
+    from importlib.util import find_spec
 
-    wanted = tuple(families)
-    known = {family.model_type: family for family in FAMILIES}
+    wanted = [name for name in families if not name.startswith("timm.") or find_spec("timm") is not None]
     found: dict[str, list[Graph]] = {name: [] for name in wanted}
     why: dict[str, str] = {}
-    for name in (name for name in wanted if name in known):
-        rng = random.Random(f"{name} {seed}")
-        for _ in range(per_family):
-            overrides = dict(known[name].config(narrow_size(rng)))
+    for name in wanted:
+        for variant, make in islice(_variants(name, seed), per_family):
             try:
-                found[name].append(import_config(known[name].make_config(overrides)).graph)
+                found[name].append(make())
             except Exception as error:  # one model that does something odd must not end an evaluation
                 why[name] = f"{type(error).__name__}: {error}"[:300]
-                say(f"{name} {overrides} is left out: {why[name]}")
+                say(f"{name} {variant} is left out: {why[name]}")
     empty = [name for name, graphs in found.items() if not graphs]
     if empty and not skip_missing:
         got = "; ".join(f"{name} ({why.get(name, 'unknown family')})" for name in empty)
@@ -93,4 +92,30 @@ def small_graphs(
             str(Diagnostic(where="held-out families", got=f"no graph of {got}", expected="one or more"))
         )
     say(f"{sum(map(len, found.values()))} graphs of {len(found)} held-out families")
-    return {name: tuple(graphs) for name, graphs in found.items()}
+    return {name: tuple(graphs) for name, graphs in found.items() if graphs}
+
+
+def _variants(name: str, seed: int) -> Iterator[tuple[str, Callable[[], Graph]]]:
+    """Small models of a family, of varied depth and width: of a table where it is known in detail, else by rule."""
+    from genmad.data.families import FAMILIES, narrow_size
+    from genmad.importers.from_hf import import_config
+
+    rng = random.Random(f"{name} {seed}")
+    known = {family.model_type: family for family in FAMILIES}
+    if name in known:
+        while True:
+            overrides = dict(known[name].config(narrow_size(rng)))
+            config = known[name].make_config(overrides)
+            yield str(overrides), lambda config=config: import_config(config).graph  # type: ignore[misc]
+    elif name.startswith("timm."):
+        from genmad.importers import from_timm
+
+        models = [m for m in from_timm.model_names() if from_timm.model_family(m).removeprefix("timm.") == name[5:]]
+        for model in rng.sample(models, len(models)):
+            yield model, lambda model=model: from_timm.import_name(model).graph  # type: ignore[misc]
+    else:
+        from genmad.importers.hf_catalog import import_type, model_types
+
+        for depth, width in ((3, 8), (4, 4), (6, 8), (2, 4)) if name in model_types() else ():
+            make = partial(import_type, name, size="small", depth=depth, width=width)
+            yield f"{depth} layers, width/{width}", lambda make=make: make().graph  # type: ignore[misc]

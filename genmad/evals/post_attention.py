@@ -224,7 +224,7 @@ def check_long_conv(case: Case) -> Iterator[str]:
     for node in own:
         unit = case.unit_of(node.key)
         fresh = [n for n in case.after.inside(unit) if n.op == "LongConv" and _is_new(case, n)]
-        mine = [n for n in fresh if n.inputs[0] == projection_input(case.before, node)]
+        mine = [n for n in fresh if _reads_what(case, n, node)]
         if node.key in case.after.nodes and case.after.nodes[node.key].op == "Attention":
             yield f"{node.path} is still attention"
         if len(fresh) != sum(case.unit_of(n.key) == unit for n in own) or len(mine) != 1:
@@ -238,6 +238,12 @@ def check_long_conv(case: Case) -> Iterator[str]:
             yield f"{conv.path} does not reach the output"
         if {n.op for n in case.added(unit)} - {"LongConv", "Reshape", "Transpose"}:
             yield Excess(f"more than a long convolution was added to {'.'.join(unit)}")
+
+
+def _reads_what(case: Case, fresh: FlatNode, attention: FlatNode) -> bool:
+    """Whether a new node reads what the queries of an attention were made from."""
+    source = fresh.inputs[0]
+    return source is not None and projection_input(case.before, attention) in case.stands_for(source)
 
 
 def _is_new(case: Case, node: FlatNode) -> bool:
@@ -284,7 +290,7 @@ def check_conv_branch(case: Case) -> Iterator[str]:
     for node in own:
         unit = case.unit_of(node.key)
         fresh = [n for n in case.added(unit) if n.op in ("LongConv", "Conv")]
-        mine = [n for n in fresh if n.inputs[0] == projection_input(case.before, node)]
+        mine = [n for n in fresh if _reads_what(case, n, node)]
         if node.key not in case.after.nodes or len(mine) != 1 or len(fresh) != 1:
             yield f"{node.path} has no convolution of its input beside it"
             continue

@@ -29,6 +29,13 @@ def _overlaps(node: FlatNode) -> bool:
     return all(k > 1 and k > s for k, s in zip(node.attrs["kernel_size"], node.attrs["stride"], strict=True))
 
 
+def keeps_size(node: FlatNode, now: FlatNode) -> bool:
+    """Whether a convolution gives the size it gave, as far as it still reads that size with that stride."""
+    if now.types[0] != node.types[0] or now.attrs["stride"] != node.attrs["stride"]:
+        return True
+    return now.node.types[0].shape[2:] == node.node.types[0].shape[2:]
+
+
 # squeeze and excite
 
 
@@ -42,12 +49,8 @@ def check_squeeze_excite(case: Case) -> Iterator[str]:
     if len(fresh) != len(spots) or len(case.added()) != len(spots):
         yield Excess(f"{len(fresh)} squeeze-and-excite of {len(case.added())} new nodes instead of {len(spots)}")
     for key, spot in spots:
-        mine = [
-            n
-            for n in fresh
-            if (n.inputs[0] is not None and spot in case.stands_for(n.inputs[0]))
-            or (not case.nodes and n.key[: len(key)] == key)
-        ]
+        inside = [n for n in fresh if not case.nodes and n.key[: len(key)] == key]
+        mine = inside or [n for n in fresh if n.inputs[0] is not None and spot in case.stands_for(n.inputs[0])]
         if len(mine) != 1:
             yield f"no squeeze-and-excite behind {'.'.join(key)}"
             continue
@@ -86,7 +89,7 @@ def check_kernel_size(case: Case) -> Iterator[str]:
             continue
         if set(now.attrs["kernel_size"]) != {size}:
             yield f"{node.path} has kernel {now.attrs['kernel_size']} instead of {size}"
-        if now.node.types[0].shape[2:] != node.node.types[0].shape[2:]:
+        if not keeps_size(node, now):
             yield f"{node.path} gives size {now.node.types[0].shape[2:]} instead of {node.node.types[0].shape[2:]}"
         changed = [k for k, v in node.attrs.items() if k not in ("kernel_size", "padding") and now.attrs[k] != v]
         if changed or now.inputs != node.inputs:
@@ -124,10 +127,15 @@ def check_depthwise(case: Case) -> Iterator[str]:
             yield Excess(f"{deep.path} has other {', '.join(changed)}")
         if point.attrs["out_channels"] != node.attrs["out_channels"] or point.attrs["groups"] != 1:
             yield f"{point.path} does not mix {width} into {node.attrs['out_channels']} channels"
-        if point.node.types != node.node.types:
+        if point.node.types != node.node.types and _same_grid(deep, node):
             yield f"{point.path} gives {point.node.types[0]} instead of {node.node.types[0]}"
         yield from case.moved_readers(node.out, point.out)
     yield from (Excess(f"{n.path} was added") for n in case.added() if n.key not in used)
+
+
+def _same_grid(deep: FlatNode, node: FlatNode) -> bool:
+    """Whether another request of the sentence has left the size and the stride alone."""
+    return deep.types[0] == node.types[0] and deep.attrs["stride"] == node.attrs["stride"]
 
 
 def _separable_pair(case: Case, node: FlatNode) -> tuple[FlatNode, FlatNode] | None:

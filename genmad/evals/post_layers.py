@@ -43,8 +43,10 @@ def check_remove(case: Case) -> Iterator[str]:
         for user, slot in readers:
             if any(user[: len(k)] == k for k in gone):
                 continue
+            if case.joint and user in case.waived:
+                continue
             reads = case.after.nodes[user].inputs if user in case.after.nodes else case.after.outputs
-            if slot >= len(reads) or reads[slot] != source:
+            if slot >= len(reads) or source is None or not case.comes_from(reads[slot], source):
                 yield f"{'.'.join(user)} does not read what {'.'.join(key)} read"
     if not gone:
         raise ValueError("request remove_layer names no layer")
@@ -98,7 +100,9 @@ def _check_new_calls(case: Case, *, after: bool, like_target: bool) -> Iterator[
             yield f"{len(found)} new layers {'after' if after else 'before'} {call.path} instead of {count}"
         for other in found:
             alike = [call] if like_target else [c for k, c in case.before.calls.items() if k[:-1] == unit[:-1]]
-            if not any(same_layer(case.before, c, case.after, other) for c in alike):
+            alike_now = [c for k in (a.key for a in alike) if case.joint and (c := case.after.calls.get(k)) is not None]
+            same = any(same_layer(case.before, c, case.after, other) for c in alike)
+            if not same and not any(same_layer(case.after, c, case.after, other) for c in alike_now):
                 yield f"{other.path} is no layer like {call.path}"
             yield from _other_inputs(now, other)
         if found and after:

@@ -17,7 +17,7 @@ GATED = frozenset({"GatedMLP"})
 SYNONYMS = {
     "swish": "silu", "gelu": "gelu:none", "gelunew": "gelu:tanh", "gelutanh": "gelu:tanh", "quickgelu": "gelu:sigmoid",
 }  # fmt: skip
-_BETWEEN = PASSIVE | ACTIVATIONS | {"Mul", "MulScalar", "Sigmoid", "Tanh", "GroupNorm"}
+_BETWEEN = PASSIVE | ACTIVATIONS | {"Mul", "MulScalar", "Sigmoid", "Tanh", "GroupNorm", "Square", "PowScalar"}
 
 
 def plain(name: str) -> str:

@@ -9,10 +9,22 @@ from functools import reduce
 
 from genmad.evals import post_attention as attention
 from genmad.evals import post_branches as branches
+from genmad.evals import post_budgets as budgets
+from genmad.evals import post_classifier as classifier
 from genmad.evals import post_conv as conv
+from genmad.evals import post_conv_attributes as conv_attributes
+from genmad.evals import post_conv_layers as conv_layers
 from genmad.evals import post_inserts as inserts
 from genmad.evals import post_layers as layers
 from genmad.evals import post_linear as linear
+from genmad.evals import post_norm_removal as norm_removal
+from genmad.evals import post_pooling as pooling
+from genmad.evals import post_primitives as primitives
+from genmad.evals import post_repair as repair
+from genmad.evals import post_scaling as scaling
+from genmad.evals import post_settings as settings
+from genmad.evals import post_style as style
+from genmad.evals import post_sublayers as sublayers
 from genmad.evals.case import Case, Excess
 from genmad.evals.untouched import Scope, touched
 from genmad.intents.types import Request
@@ -74,6 +86,50 @@ POSTCONDITIONS: Mapping[str, PostCondition] = {
     "squeeze_excite": PostCondition(conv.check_squeeze_excite, conv.scope_squeeze_excite),
     "kernel_size": PostCondition(conv.check_kernel_size, conv.scope_kernel_size),
     "depthwise_separable": PostCondition(conv.check_depthwise, conv.scope_depthwise),
+    "dilation": PostCondition(conv_attributes.check_dilation, conv_attributes.scope_dilation),
+    "conv_groups": PostCondition(conv_attributes.check_groups, conv_attributes.scope_groups),
+    "conv_stride": PostCondition(conv_attributes.check_stride, conv_attributes.scope_stride),
+    "toggle_bias": PostCondition(conv_attributes.check_bias, conv_attributes.scope_bias),
+    "complete": PostCondition(repair.check_complete, repair.scope_complete),
+    "budget": PostCondition(budgets.check_budget, budgets.scope_budget),
+    "num_classes": PostCondition(classifier.check_num_classes, classifier.scope_num_classes),
+    "add_classifier": PostCondition(classifier.check_add_classifier, classifier.scope_add_classifier),
+    "insert_conv": PostCondition(conv_layers.check_insert_conv, conv_layers.scope_units),
+    "conv_attention": PostCondition(conv_layers.check_conv_attention, conv_layers.scope_units),
+    "remove_squeeze_excite": PostCondition(conv_layers.check_remove_gate, conv_layers.scope_remove_gate),
+    "se_ratio": PostCondition(conv_layers.check_ratio, conv_layers.scope_ratio),
+    "upsampling_mode": PostCondition(conv_layers.check_mode, conv_layers.scope_mode),
+    "remove_norm": PostCondition(norm_removal.check_remove_norm, norm_removal.scope_remove_norm),
+    "remove_activation": PostCondition(norm_removal.check_remove_activation, norm_removal.scope_remove_activation),
+    "norm_groups": PostCondition(norm_removal.check_norm_groups, norm_removal.scope_norm_groups),
+    "conv_width": PostCondition(pooling.check_conv_width, pooling.scope_conv_width),
+    "swap_pooling": PostCondition(pooling.check_swap_pooling, pooling.scope_swap_pooling),
+    "remove_pooling": PostCondition(pooling.check_remove_pooling, pooling.scope_remove_pooling),
+    "pool_size": PostCondition(pooling.check_pool_size, pooling.scope_pool_size),
+    "token_mixer": PostCondition(pooling.check_token_mixer, pooling.scope_token_mixer),
+    "sg_conv": PostCondition(primitives.check_convolution, attention.scope_long_conv),
+    "sg_conv3": PostCondition(primitives.check_convolution, attention.scope_long_conv),
+    "separable_conv": PostCondition(primitives.check_convolution, attention.scope_long_conv),
+    "lsh_attention": PostCondition(primitives.check_lsh, attention.scope_long_conv),
+    "mixed_heads": PostCondition(primitives.check_same_operands, primitives.scope_same_operands),
+    "hierarchical_convert": PostCondition(primitives.check_same_operands, primitives.scope_same_operands),
+    "hierarchical_branch": PostCondition(primitives.check_hierarchical_branch, attention.scope_units),
+    "gated_mlp": PostCondition(style.check_gated, style.scope_gated),
+    "model_style": PostCondition(style.check_style, style.scope_style),
+    "parallel_block": PostCondition(sublayers.check_parallel, sublayers.scope_parallel),
+    "sandwich_norm": PostCondition(sublayers.check_sandwich, sublayers.scope_units),
+    "qk_norm": PostCondition(sublayers.check_qk_norm, sublayers.scope_units),
+    "attention_gate": PostCondition(sublayers.check_attention_gate, sublayers.scope_units),
+    "remove_rope": PostCondition(sublayers.check_no_rope, sublayers.scope_no_rope),
+    "reduce_depth": PostCondition(scaling.check_reduce, scaling.scope_reduce),
+    "grow_depth": PostCondition(scaling.check_grow, scaling.scope_grow),
+    "vocab_size": PostCondition(scaling.check_vocabulary, scaling.scope_vocabulary),
+    "context_length": PostCondition(scaling.check_context, scaling.scope_context),
+    "make_causal": PostCondition(settings.check_direction, settings.scope_attention),
+    "make_bidirectional": PostCondition(settings.check_direction, settings.scope_attention),
+    "attention_scale": PostCondition(settings.check_scale, settings.scope_attention),
+    "norm_eps": PostCondition(settings.check_eps, settings.scope_eps),
+    "rope_scaling": PostCondition(settings.check_rope_scaling, settings.scope_rope_scaling),
 }
 
 
@@ -112,5 +168,5 @@ def _cases(parts: Sequence[Request], conditions: Sequence[PostCondition], whole:
 
 
 def _parts(request: Request) -> tuple[Request, ...]:
-    """The requests in a sentence: the two of `both`, else the one."""
+    """The requests in a sentence: the two or three of `both`, else the one."""
     return tuple(dict(request.values)["parts"]) if request.intent == "both" else (request,)

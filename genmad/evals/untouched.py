@@ -15,16 +15,21 @@ class Scope:
         open: call paths (() for the main block) whose blocks may gain nodes and be rewired around them.
         changing: nodes whose op, attributes and parameters may differ.
         leaving: nodes or calls that may go, a call with everything below it.
+        rewired: nodes that may read other values than before.
     """
 
     open: frozenset[Key]
     changing: frozenset[Key] = field(default=frozenset())
     leaving: frozenset[Key] = field(default=frozenset())
+    rewired: frozenset[Key] = field(default=frozenset())
 
     def join(self, other: "Scope") -> "Scope":
         """Leave to change what either gives leave to change."""
         return Scope(
-            open=self.open | other.open, changing=self.changing | other.changing, leaving=self.leaving | other.leaving
+            open=self.open | other.open,
+            changing=self.changing | other.changing,
+            leaving=self.leaving | other.leaving,
+            rewired=self.rewired | other.rewired,
         )
 
     def may_leave(self, key: Key) -> bool:
@@ -94,7 +99,7 @@ def _wiring_changes(way: Key, old: Block, new: Block, scope: Scope) -> Iterator[
     pairs = [(f"outputs of {here}", old.outputs, new.outputs, True)]
     for node in old.nodes:
         other = new.by_name.get(node.name)
-        if other is not None:
+        if other is not None and (*way, node.name) not in scope.rewired:
             fixed = (*way, node.name) not in scope.changing
             pairs.append((f"inputs of {'.'.join((*way, node.name))}", node.inputs, other.inputs, fixed))
     for where, was, now, fixed in pairs:

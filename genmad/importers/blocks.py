@@ -1,8 +1,8 @@
 """From a flat program to a hierarchical graph: members of module lists become calls of blocks.
 
 A block is a module whose path ends in a number (`transformer.h.11`) with at least two nodes. A block inside a block
-stays one only when it is a layer in its own right: at least `MIN_NESTED` nodes, and no member of its list of another
-class (Swin's stages hold layers; the self-attention and feed-forward parts of a T5 block do not count).
+stays one only when it is a layer in its own right: at least `MIN_NESTED` nodes, and one of several members of its class
+in its list (Swin's stages hold layers; the self-attention and feed-forward parts of a T5 block do not count).
 """
 
 from collections.abc import Mapping, Sequence
@@ -237,10 +237,10 @@ def _is_candidate(
 
 
 def _is_layer(call: ModuleCall, sizes: Mapping[int, int], calls: Sequence[ModuleCall]) -> bool:
-    """Whether a member of a list inside a block is a layer of its own."""
+    """Whether a member of a list inside a block is a layer of its own: one of several of its class."""
     owner = call.path.rsplit(".", 1)[0]
-    members = {c.class_name for c in calls if c.path.rsplit(".", 1)[0] == owner and c.path.rsplit(".", 1)[-1].isdigit()}
-    return sizes.get(call.number, 0) >= MIN_NESTED and len(members) == 1
+    members = {c.path for c in calls if c.class_name == call.class_name and c.path.rsplit(".", 1)[0] == owner}
+    return sizes.get(call.number, 0) >= MIN_NESTED and len(members) > 1
 
 
 def _subtree(flat: Flat) -> tuple[dict[int, int], dict[int, list[str]]]:

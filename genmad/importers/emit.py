@@ -14,9 +14,10 @@ import torch
 
 from genmad.importers.constants import recognise
 from genmad.importers.flat import Flat, FlatNode
+from genmad.importers.folded import WeightFolder
 from genmad.importers.report import UnsupportedError
 from genmad.importers.symbols import Sizes, Solver, SymbolicTrace, at_sizes
-from genmad.importers.trace import ConstantEvaluator, Record, Ref, map_tensors, tensors_in
+from genmad.importers.trace import BY_DATA, ConstantEvaluator, Record, Ref, Trace, map_tensors, tensors_in
 from genmad.ir.build import OpSet
 from genmad.ir.diagnostics import ShapeError
 from genmad.ir.types import Dim, SymDim, TensorType
@@ -75,18 +76,22 @@ class Emitter:
         self._alias: dict[int, int] = {}
         self._makers = {number: record for record in self.trace.records for number in record.outputs}
         self._evaluators: dict[tuple[tuple[str, int], ...], ConstantEvaluator] = {}
+        self._folder = WeightFolder(self.trace, trace.sizes)
+        self._refused: dict[int, UnsupportedError] = {}
 
     def run(self) -> Flat:
         """Converts every record that an input or a parameter reaches, then the outputs."""
         for number, value in enumerate(self.trace.values):
             if value.kind == "input":
                 self._names[number] = self.flat.add_input(value.name, self._type(number))
-        for record in self.trace.records:
-            if not record.is_constant:
-                self._convert(record)
+        live = live_records(self.trace)
+        for record, is_live in zip(self.trace.records, live, strict=True):
+            if is_live and not record.is_constant:
+                self._convert_or_wait(record)
         self.call = 0
         self.flat.outputs = [self.use(self.tensor(Ref(number))) for _, number in self.trace.outputs]
         self.flat.drop_dead()
+        self.flat.folded = self._folder.folded
         return self.flat
 
     # What handlers use.
@@ -117,7 +122,21 @@ class Emitter:
             return self._parameter(number)
         if x.kind == "constant":
             return self._constant(number)
+        if number in self._refused:
+            raise self._refused[number]
         raise UnsupportedError([f"value {number} is read before it is computed"])
+
+    def folded(self, x: Any, slot: str) -> T | None:
+        """`x` as the weight of a layer: itself when it has a name, named here when no input reaches it, else None."""
+        if not isinstance(x, T):
+            return None
+        number = self._final(x.number)
+        if x.has_name:
+            return x
+        if not self._folder.is_fixed(number) or any(isinstance(d, SymDim) for d in x.shape):
+            return None
+        name = self._folder.name(number, self.trace.calls[self.call].path if self.trace.calls else "", slot)
+        return T(number, x.type, "parameter", name)
 
     def type_of(self, x: Any) -> TensorType:
         return self.flat.types[x] if isinstance(x, str) else x.type
@@ -139,7 +158,11 @@ class Emitter:
         key = tuple(sizes.items())
         if key not in self._evaluators:
             self._evaluators[key] = ConstantEvaluator(self.trace, lambda tree: at_sizes(tree, sizes))
-        return self._evaluators[key](self._final(number))
+        try:
+            return self._evaluators[key](self._final(number))
+        except (RuntimeError, IndexError, TypeError, ValueError) as error:
+            words = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UnsupportedError([f"a constant that cannot be computed at {dict(sizes)}: {words}"[:300]]) from error
 
     def maker(self, x: T) -> Record | None:
         return self._makers.get(self._final(x.number))
@@ -162,6 +185,15 @@ class Emitter:
             raise UnsupportedError([f"tensors of dtype {self.trace.values[number].dtype}"])
         return found
 
+    def _convert_or_wait(self, record: Record) -> None:
+        """Converts; what cannot be but depends on no input may be part of a weight, and is refused when it is not."""
+        try:
+            self._convert(record)
+        except UnsupportedError as error:
+            if not all(self._folder.is_fixed(number) for number in record.outputs):
+                raise
+            self._refused.update(dict.fromkeys(record.outputs, error))
+
     def _convert(self, record: Record) -> None:
         self.call = record.call
         self.want = tuple(self._type(number) for number in record.outputs)
@@ -177,9 +209,9 @@ class Emitter:
         op = record.target.removeprefix("leaf:")
         try:
             result = self._add(op, names, kwargs, record.params, record.layer)
+            self._check_types(result)
         except NoOp as error:
             raise UnsupportedError([f"{record.layer}: {error}"]) from error
-        self._check_types(result)
         return result
 
     def _function(self, record: Record, args: Any, kwargs: Any) -> Any:
@@ -212,6 +244,8 @@ class Emitter:
 
     def _torch_call(self, record: Record, args: Any, kwargs: Any, reason: str) -> Any:
         """The function itself as a node. Raises `UnsupportedError` when it is not a plain torch function."""
+        if record.target == BY_DATA:
+            raise UnsupportedError([f"{record.path}: how many there are depends on data"])
         if not record.path.startswith("torch.") or record.target == "setitem":
             raise UnsupportedError([f"{record.path or record.target} in {self._where(record)} ({reason})"])
         tensors: list[T] = []
@@ -226,7 +260,8 @@ class Emitter:
         except TypeError as error:
             raise UnsupportedError([f"{record.path} in {self._where(record)}: {error}"]) from error
         types = ";".join(str(t) for t in self.want)
-        target = record.path.replace("torch.Tensor.", "Tensor.").replace("torch._C._nn.", "torch.nn.functional.")
+        path = record.path.replace("torch.functional.", "torch.")
+        target = path.replace("torch.Tensor.", "Tensor.").replace("torch._C._nn.", "torch.nn.functional.")
         try:
             result = self._add(
                 "TorchCall", [self.use(t) for t in tensors], {"target": target, "arguments": text, "types": types}
@@ -322,6 +357,18 @@ class Emitter:
             name = f"{path}.constant_{count}".lstrip(".")
         self.flat.buffers[name] = first.contiguous
         return self._named(name, type_, self.call, trainable=False)
+
+
+def live_records(trace: Trace) -> list[bool]:
+    """For each record, whether an output of the model depends on it: checks that only raise are none of the graph."""
+    wanted = {number for _, number in trace.outputs}
+    live = [False] * len(trace.records)
+    for place in range(len(trace.records) - 1, -1, -1):
+        record = trace.records[place]
+        if any(number in wanted for number in record.outputs):
+            live[place] = True
+            wanted.update(ref.number for ref in tensors_in((record.args, dict(record.kwargs)), Ref))
+    return live
 
 
 def _json(item: Any) -> Any:

@@ -57,6 +57,7 @@ class Flat:
         self.types: dict[str, TensorType] = {}
         self.producer: dict[str, FlatNode] = {}
         self.buffers: dict[str, Callable[[], Tensor]] = {}
+        self.folded: dict[str, Callable[[Callable[[str], Tensor]], Tensor]] = {}
         self.constants: dict[str, Callable[[Mapping[str, int]], Tensor]] = {}
         self.masks: dict[str, tuple[bool, int | None]] = {}
         self.reasons: dict[str, str] = {}

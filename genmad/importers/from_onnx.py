@@ -5,17 +5,22 @@ any other function is expanded. Sizes are followed symbolically, so batch and se
 free.
 """
 
-import ast
 import json
 import os
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from genmad.importers.onnx_constants import fold_constants, read_constant
+from genmad.importers.onnx_contrib import ATTENTION_RULES, CONTRIB_RULES
+from genmad.importers.onnx_leaf import deferred_constant, leaf
 from genmad.importers.onnx_match import dtype_of, matches
+from genmad.importers.onnx_names import input_dim, module_path
 from genmad.importers.onnx_rules import LAYER_RULES
-from genmad.importers.onnx_shape_rules import SHAPE_RULES, fold_sizes
+from genmad.importers.onnx_shape_rules import SHAPE_RULES
+from genmad.importers.onnx_sizes import fold_sizes
 from genmad.importers.onnx_source import read_model
 from genmad.importers.onnx_values import (
     BlockReader,
@@ -29,7 +34,7 @@ from genmad.importers.onnx_values import (
 from genmad.importers.report import ImportReport, SourceError, UnsupportedError
 from genmad.ir.build import GraphBuilder
 from genmad.ir.diagnostics import Diagnostic, GenmadError, ShapeError
-from genmad.ir.graph import Graph, Value, parameter_names
+from genmad.ir.graph import Graph, Value, parameter_names, places
 from genmad.ir.rewrite import prune_dead
 from genmad.ir.types import Dim, DType, SymDim, TensorType, parse_dim
 from genmad.ops import OPSET
@@ -38,11 +43,13 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx_ir
 
-RULES = {**LAYER_RULES, **SHAPE_RULES}
+    from genmad.importers.flat import Flat
+
+RULES = {**LAYER_RULES, **SHAPE_RULES, **ATTENTION_RULES}
 # Keys of the metadata that genmad.lowering.to_onnx writes.
 OP_KEY, SCOPE_KEY, INPUTS_KEY = "genmad.op", "genmad.scope", "genmad.inputs"
+MAX_SECONDS = 600.0  # of wall clock; the largest models take a few
 _LAYERS = frozenset({"linear", "conv", "pool", "norm", "activation", "attention", "mixer", "resize"})
-_TORCH_SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 def from_onnx(source: "str | os.PathLike[str] | bytes") -> "tuple[Graph, dict[str, np.ndarray], ImportReport]":
@@ -65,11 +72,13 @@ class _Importer:
 
     def __init__(self, model: "onnx_ir.Model", where: str) -> None:
         self.model, self.where = model, where
-        self.totals = Totals(ours=model.producer_name == "genmad", opset=model.graph.opset_imports.get("", 18))
+        self.totals = Totals(ours=model.producer_name == "genmad", imports=_imports(model))
         self.builder = GraphBuilder(OPSET)
         self.functions = {(key[0], key[1]): function for key, function in model.functions.items()}
         self._blocks: dict[Any, str | None] = {}
         self._proven: dict[Any, bool] = {}
+        self._scopes: Counter[str] = Counter()
+        self._deadline = time.monotonic() + MAX_SECONDS
         self._open = {clean(model.graph.name or "main")}  # names of blocks that are built or being built
 
     def run(self) -> "tuple[Graph, dict[str, np.ndarray], ImportReport]":
@@ -77,6 +86,7 @@ class _Importer:
         own, weightless = self._inputs()
         values = [Value(clean(str(v.name)), t) for v, t in own]
         reader = BlockReader(self.builder.block(clean(graph.name or "main"), values), self.totals, is_main=True)
+        self.totals.symbols.update(s for _, t in own for d in t.shape if isinstance(d, SymDim) for s in d.symbols)
         for (onnx_value, type_), value in zip(own, values, strict=True):
             reader.env[onnx_value] = Ref(type_, value.name)
         for onnx_value, type_ in weightless:
@@ -94,26 +104,35 @@ class _Importer:
                 Diagnostic(where=self.where, got=got, expected="nodes in topological order", fix="export it again")
             )
         built = self.builder.build(reader.builder.finish(outputs))
-        built = built if self.totals.ours else prune_dead(built)
+        from genmad.importers.onnx_flat import raise_level  # loads torch
+
+        flat = None
+        if not self.totals.ours:
+            built = prune_dead(built)
+            arrays = {n: self._array(n) for n in parameter_names(built) if n in self.totals.weights}
+            built, flat = raise_level(built, self.totals.classes, arrays)
         weights = {n: self._array(n) for n in parameter_names(built) if n in self.totals.weights}
-        return built, weights, self._report(built, bool(weights))
+        return built, weights, self._report(built, bool(weights), flat)
 
     def _array(self, name: str) -> "np.ndarray":
         tensor = self.totals.weights[name]
         array: np.ndarray = tensor.numpy() if hasattr(tensor, "numpy") else tensor
         return array
 
-    def _report(self, graph: Graph, has_weights: bool) -> ImportReport:
-        layers = Counter(
-            n.op for b in graph.all_blocks for n in b.nodes if n.op in OPSET and OPSET[n.op].family in _LAYERS
-        )
+    def _report(self, graph: Graph, has_weights: bool, flat: "Flat | None") -> ImportReport:
+        layers = Counter(p.node.op for p in places(graph) if p.node.op in OPSET and OPSET[p.node.op].family in _LAYERS)
+        kept = Counter(str(p.node.attr_map["op_type"]) for p in places(graph) if p.node.op == "OnnxCall")
+        lifted = [
+            f"{count} times {name} from elementary operators" for name, count in (flat.lifted if flat else {}).items()
+        ]
         version = self.model.graph.opset_imports.get("", "?")
         return ImportReport(
             source=self.where,
             kind="onnx",
             weights="loaded" if has_weights else "none",
             lifted=dict(sorted(layers.items())),
-            notes=(f"opset {version}, written by {self.model.producer_name or 'an unnamed program'}",),
+            primitive=dict(sorted(kept.items())),
+            notes=(f"opset {version}, written by {self.model.producer_name or 'an unnamed program'}", *lifted),
         )
 
     def _inputs(self) -> "tuple[list[tuple[onnx_ir.Value, TensorType]], list[tuple[onnx_ir.Value, TensorType]]]":
@@ -127,13 +146,15 @@ class _Importer:
 
     def _input_type(self, value: "onnx_ir.Value", index: int) -> TensorType:
         where = f'input "{value.name}" of {self.where}'
+        if value.type is not None and type(value.type).__name__ != "TensorType":
+            raise UnsupportedError([f"{where}: {type(value.type).__name__}, not a tensor"])
         if value.shape is None or value.dtype is None:
             raise SourceError(Diagnostic(where=where, got="no type or shape", expected="a typed tensor"))
         try:
             dtype = dtype_of(value.dtype)
         except ValueError:
             raise UnsupportedError([f"{where}: dtype {value.dtype.name.lower()}"]) from None
-        return TensorType(dtype, tuple(_dim(d, index, axis) for axis, d in enumerate(value.shape)))
+        return TensorType(dtype, tuple(input_dim(d, index, axis) for axis, d in enumerate(value.shape)))
 
     def _stored(self, name: str, tensor: Any) -> Ref | None:
         """An initializer. In files of other programs scalars are numbers of the computation, not weights."""
@@ -143,9 +164,16 @@ class _Importer:
         try:
             type_ = TensorType(dtype_of(tensor.dtype), tuple(int(d) for d in tensor.shape))
         except ValueError:
-            self.totals.problems.append(f"initializer {name!r} of dtype {tensor.dtype}")
-            return None
+            return self._exotic(name, tensor)
         return Ref(type_, tensor=tensor, param=name if self.totals.ours or type_.rank else "")
+
+    def _exotic(self, name: str, tensor: Any) -> Ref | None:
+        """A stored tensor of a dtype that graphs do not have; it becomes part of the leaf that reads it."""
+        try:
+            return deferred_constant(tensor, self.totals)
+        except Refused as error:
+            self.totals.problems.append(f"initializer {name!r}: {error}")
+            return None
 
     def _output(self, reader: BlockReader, value: "onnx_ir.Value") -> str:
         ref = reader.env.get(value)
@@ -159,6 +187,9 @@ class _Importer:
         self, reader: BlockReader, nodes: "Iterable[onnx_ir.Node]", bindings: "Mapping[str, onnx_ir.Attr]"
     ) -> None:
         for node in nodes:
+            if time.monotonic() > self._deadline:
+                got = f"more than {MAX_SECONDS} seconds of reading"
+                raise SourceError(Diagnostic(where=self.where, got=got, expected="a model that is read faster"))
             broken = any(v is not None and reader.env.get(v) is None for v in node.inputs)
             try:
                 made = None if broken else self._node(reader, node, bindings)
@@ -169,6 +200,7 @@ class _Importer:
             refs: Sequence[Ref | None] = (made,) if isinstance(made, Ref) else made or ()
             for i, out in enumerate(node.outputs):
                 reader.env[out] = refs[i] if i < len(refs) else None
+                reader.names[str(out.name)] = out
 
     def _node(
         self, reader: BlockReader, node: "onnx_ir.Node", bindings: "Mapping[str, onnx_ir.Attr]"
@@ -180,18 +212,30 @@ class _Importer:
         function = self.functions.get((node.domain, node.op_type))
         if function is not None:
             return self._call(context, function)
-        if node.domain not in ("", "ai.onnx"):
-            raise Refused(f"an operator of the domain {node.domain!r}, without a function that defines it")
-        if node.op_type == "Constant":
+        key = ("" if node.domain == "ai.onnx" else node.domain, node.op_type)
+        if key == ("", "Constant"):
             return read_constant(context)
-        rule = RULES.get(node.op_type)
-        folded = fold_sizes(context) or fold_constants(context)
-        if folded is not None:
-            return folded
-        if rule is None:
-            raise Refused("no op for it")
-        result: Ref | Sequence[Ref | None] = rule(context)
-        return result
+        absorbed = dict(reader.absorbed)
+        try:
+            made = None if any(ref is not None and ref.deferred for ref in inputs) else self._lifted(context, key)
+        except (Refused, GenmadError, ValueError, TypeError, IndexError, KeyError):
+            made = None  # no layer-level op says it, or the node is malformed, which inference then tells
+        if made is None or not _agree(node, made):
+            reader.absorbed = absorbed
+            return leaf(context)
+        return made
+
+    def _lifted(self, context: NodeReader, key: tuple[str, str]) -> "Ref | Sequence[Ref | None] | None":
+        """The node as sizes, constants or layer-level ops; None where there is no rule."""
+        if not key[0]:
+            folded = fold_sizes(context) or fold_constants(context)
+            if folded is not None:
+                return replace(folded, late=lambda: _only(leaf(context))) if folded.dims is not None else folded
+        rule = RULES.get(key[1]) if not key[0] else CONTRIB_RULES.get(key)
+        made: Ref | Sequence[Ref | None] | None = rule(context) if rule is not None else None
+        if isinstance(made, Ref) and made.dims is not None and not made.value:
+            return replace(made, late=lambda: _only(leaf(context)))
+        return made
 
     def _context(
         self, reader: BlockReader, node: "onnx_ir.Node", inputs: tuple[Ref | None, ...], bindings: Mapping[str, Any]
@@ -200,7 +244,9 @@ class _Importer:
         if self.totals.ours:
             scope = str(node.metadata_props.get(SCOPE_KEY, ""))
             return NodeReader(reader, node, inputs, reader.prefix + name.split("/")[0], scope, bindings)
-        scope = _torch_scope(node)
+        scope, classes = module_path(node)
+        self.totals.classes.update(classes)
+        scope = reader.scope or scope
         name = f"{scope}.{node.op_type.lower()}" if scope else reader.prefix + name
         return NodeReader(reader, node, inputs, name, scope, bindings)
 
@@ -292,15 +338,66 @@ class _Importer:
     def _expand(self, n: NodeReader, function: "onnx_ir.Function") -> "list[Ref | None]":
         """The nodes of the function in place of the call."""
         reader = n.block
-        outer_env, outer_prefix = reader.env, reader.prefix
+        outer = reader.env, reader.prefix, reader.scope
         reader.env, reader.prefix = {}, f"{n.name}."
-        reader.env.update(zip(function.inputs, (*n.inputs, *(None,) * len(function.inputs)), strict=False))
+        inputs = n.inputs
+        if not self.totals.ours and reader.is_main:
+            reader.scope = self._scope(reader.scope, clean(function.name))
+            inputs = tuple(
+                _owned(ref, v, x, reader.scope)
+                for ref, v, x in zip(inputs, n.node.inputs, function.inputs, strict=False)
+            )
+        reader.env.update(zip(function.inputs, (*inputs, *(None,) * len(function.inputs)), strict=False))
         bindings = {**function.attributes, **{name: _bound(a, n.bindings) for name, a in n.node.attributes.items()}}
         try:
             self._nodes(reader, function, bindings)
             return [reader.env.get(v) for v in function.outputs]
         finally:
-            reader.env, reader.prefix = outer_env, outer_prefix
+            reader.env, reader.prefix, reader.scope = outer
+
+    def _scope(self, outer: str, name: str) -> str:
+        """A path for one call of a function, as if functions were modules in a list: `Layer.0`, `Layer.1`."""
+        stem = f"{outer}.{name}" if outer else name
+        self._scopes[stem] += 1
+        path = f"{stem}.{self._scopes[stem] - 1}"
+        self.totals.classes[path] = name
+        return path
+
+
+def _owned(ref: Ref | None, value: "onnx_ir.Value | None", formal: "onnx_ir.Value", scope: str) -> Ref | None:
+    """A weight that only this call of a function reads takes the function's name for it."""
+    if ref is None or value is None or not ref.is_param or not ref.type.rank or len(list(value.uses())) != 1:
+        return ref
+    return replace(ref, param=f"{scope}.{clean(str(formal.name))}")
+
+
+def _imports(model: "onnx_ir.Model") -> dict[str, int]:
+    """Version of each domain, as the main graph and the functions state it."""
+    made: dict[str, int] = {}
+    holders: tuple[Any, ...] = (*model.functions.values(), model.graph)
+    for holder in holders:
+        made.update({"" if d == "ai.onnx" else d: v for d, v in holder.opset_imports.items()})
+    return made
+
+
+def _only(refs: "Sequence[Ref | None]") -> Ref:
+    if len(refs) != 1 or refs[0] is None:
+        raise Refused("a size that is only known at run time, used as a number")
+    return refs[0]
+
+
+def _agree(node: "onnx_ir.Node", made: "Ref | Sequence[Ref | None]") -> bool:
+    """Whether results have the dtypes that the file states, where it states them."""
+    refs = (made,) if isinstance(made, Ref) else made
+    for ref, value in zip(refs, node.outputs, strict=False):
+        if ref is None or value.dtype is None or not value.name or ref.deferred:
+            continue
+        try:
+            if dtype_of(value.dtype) != ref.type.dtype:
+                return False
+        except ValueError:
+            return False
+    return True
 
 
 def _bound(attr: "onnx_ir.Attr", bindings: Mapping[str, Any]) -> Any:
@@ -311,32 +408,6 @@ def _attr_value(value: Any) -> Any:
     if isinstance(value, list):
         return tuple(_attr_value(v) for v in value)
     return parse_dim(value["dim"]) if isinstance(value, dict) else value
-
-
-def _dim(dim: Any, index: int, axis: int) -> Dim:
-    """A size of an input; nameless ones become `batch` on the first axis and `seq` or `input0_2` on others."""
-    if isinstance(dim, int):
-        return dim
-    text = str(dim.value or "")
-    try:
-        parsed = parse_dim(text)
-        if isinstance(parsed, int) or len(parsed.symbols) == 1:
-            return parsed
-    except ShapeError:
-        pass  # any text may stand there
-    name = clean(text).replace(".", "_").replace("-", "_") if text else ""
-    if not name:
-        name = "batch" if axis == 0 else "seq" if axis == 1 and index == 0 else f"input{index}_{axis}"
-    return SymDim.symbol(name)
-
-
-def _torch_scope(node: "onnx_ir.Node") -> str:
-    """The module path that torch's exporter noted, "" when there is none."""
-    try:
-        scopes = ast.literal_eval(node.metadata_props.get(_TORCH_SCOPES, "[]"))
-        return clean(scopes[-2]) if len(scopes) > 1 and scopes[-2] else ""
-    except (ValueError, SyntaxError, TypeError, IndexError):
-        return ""
 
 
 def _common_scope(params: Mapping[str, Ref], noted: str) -> str | None:

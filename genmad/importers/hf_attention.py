@@ -4,6 +4,7 @@ A model that asks `AttentionInterface` for "genmad" hands us query, key and valu
 `AttentionMaskInterface` hands us the rule of the mask, which we turn into causal and window.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +19,8 @@ NAME = "genmad"
 _FAR = 1 << 17
 # A method of transformers models that looks at the ids only to give advice.
 _WARNING = "warn_if_padding_and_no_attention_mask"
+# Set, it turns off transformers' checks of values (as many image tokens as image features), which a trace has none of.
+_CHECKS = "TRANSFORMERS_DISABLE_TORCH_CHECK"
 
 
 def mask_tensor(batch: int, queries: int, keys: int, causal: bool, window: int | None) -> Tensor:
@@ -66,15 +69,40 @@ def genmad_mask(
     tracer = Tracer.current
     if tracer is None or mask_function is None:
         raise UnsupportedError(["the genmad attention mask outside of a trace"])
-    if attention_mask is not None and not _is_all_ones(tracer, attention_mask):
-        raise UnsupportedError(["an attention mask that depends on an input"])
-    causal, window = classify_mask(mask_function)
+    padding = None if attention_mask is None or _is_all_ones(tracer, attention_mask) else attention_mask
+    rule = _mask_of_rule(tracer, mask_function, (batch_size, int(q_length), int(kv_length)))
+    if padding is None:
+        return rule
+    if padding.dim() != 2 or padding.shape[1] != int(kv_length):
+        raise UnsupportedError(["an attention mask that depends on an input and has not one entry for each key"])
+    lowest = torch.finfo(torch.float32).min
+    hidden = torch.where(padding.bool()[:, None, None, :], 0.0, lowest)
+    return hidden if rule is None else rule + hidden
+
+
+def _mask_of_rule(tracer: Tracer, mask_function: Callable[..., Any], sizes: tuple[int, int, int]) -> Tensor | None:
+    """The mask [B, 1, S, T] of a rule, recorded; None when everything is visible."""
+    batch_size, q_length, kv_length = sizes
+    try:
+        causal, window = classify_mask(mask_function)
+    except (UnsupportedError, IndexError, RuntimeError):
+        return _mask_of_any_rule(mask_function, sizes)
     if not causal and window is None:
         return None
-    result = torch.empty(batch_size, 1, int(q_length), int(kv_length), device="meta")
+    result = torch.empty(batch_size, 1, q_length, kv_length, device="meta")
     attrs = {"causal": causal, "window": window}
     tracer.record("genmad_mask", "genmad.mask", mask_tensor, (batch_size, q_length, kv_length), attrs, [result])
     return result
+
+
+def _mask_of_any_rule(mask_function: Callable[..., Any], sizes: tuple[int, int, int]) -> Tensor:
+    """The mask of a rule that reads tensors (blocks of an image, packed sequences), as the functions it calls."""
+    batch, queries, keys = (torch.arange(size) for size in sizes)
+    offset = sizes[2] - sizes[1]
+    places = batch[:, None, None, None], torch.zeros(1, 1, 1, 1, dtype=torch.int64)
+    keep = mask_function(*places, queries[None, None, :, None] + offset, keys[None, None, None, :])
+    lowest = torch.finfo(torch.float32).min
+    return torch.where(keep, 0.0, lowest).expand(sizes[0], 1, sizes[1], sizes[2])
 
 
 def _is_all_ones(tracer: Tracer, mask: Tensor) -> bool:
@@ -99,8 +127,10 @@ def genmad_attention(
     tracer = Tracer.current
     if tracer is None:
         raise UnsupportedError(["the genmad attention outside of a trace"])
-    if kwargs.get("s_aux") is not None or kwargs.get("head_mask") is not None:
-        raise UnsupportedError(["attention sinks or head masks"])
+    if kwargs.get("head_mask") is not None:
+        raise UnsupportedError(["head masks"])
+    if kwargs.get("s_aux") is not None:
+        return _with_sinks(query, key, value, attention_mask, scaling, kwargs["s_aux"])
     if is_causal is None:
         is_causal = bool(getattr(module, "is_causal", False))
     sliding = kwargs.get("sliding_window")
@@ -112,6 +142,19 @@ def genmad_attention(
     biases = [b for b in (attention_mask, position_bias) if b is not None]
     tracer.record("attention", "genmad.attention", None, (query, key, value, *biases), attrs, [out])
     return out.transpose(1, 2).contiguous(), None
+
+
+def _with_sinks(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None, sinks: Tensor
+) -> tuple[Tensor, None]:
+    """Attention whose softmax has one more learned logit per head, written out (arXiv 2309.17453, section 3.2)."""
+    groups = query.shape[1] // key.shape[1]
+    key, value = (t.repeat_interleave(groups, dim=1) if groups > 1 else t for t in (key, value))
+    scores = torch.matmul(query, key.transpose(2, 3)) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    scores = scores if mask is None else scores + mask
+    column = sinks.reshape(1, -1, 1, 1).expand(query.shape[0], -1, query.shape[2], 1)
+    weights = torch.softmax(torch.cat([scores, column], dim=-1), dim=-1)[..., :-1]
+    return torch.matmul(weights, value).transpose(1, 2).contiguous(), None
 
 
 @contextmanager
@@ -128,21 +171,31 @@ def one_node_attention(module: nn.Module) -> Iterator[bool]:
             sub = getattr(config, key, None)
             if sub is not None and _has_attention(sub):
                 configs[id(sub)] = sub
-    before = [(c, c._attn_implementation_internal) for c in configs.values()]
+    before = [(c, c._attn_implementation_internal, getattr(c, "use_cache", None)) for c in configs.values()]
     if before:
         _register()
     silenced = [m for m in module.modules() if hasattr(m, _WARNING)] if before else []
     for sub in silenced:
         sub.__dict__[_WARNING] = lambda *_args, **_kwargs: None
+    checks = os.environ.get(_CHECKS)
     try:
-        for config, _ in before:
+        os.environ[_CHECKS] = "1"
+        for config, *_ in before:
             config._attn_implementation_internal = NAME
+            config.use_cache = False
         yield bool(before)
     finally:
+        os.environ.pop(_CHECKS, None)
+        if checks is not None:
+            os.environ[_CHECKS] = checks
         for sub in silenced:
             del sub.__dict__[_WARNING]
-        for config, name in before:
+        for config, name, caches in before:
             config._attn_implementation_internal = name
+            if caches is None:
+                del config.use_cache
+            else:
+                config.use_cache = caches
 
 
 def _has_attention(config: Any) -> bool:

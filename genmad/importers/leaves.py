@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from genmad.importers.probes import probe_activation, probe_norm, probe_rotary
@@ -22,6 +23,14 @@ class Leaf:
     attrs: Mapping[str, Any] = field(default_factory=dict)
     params: Mapping[str, Tensor] = field(default_factory=dict)
     run: Callable[[], Any] | None = None
+
+
+# Ops whose result is like their first input: their modules need not run.
+LIKE_INPUT = frozenset({
+    "BatchNorm", "Celu", "ChannelLayerNorm", "Elu", "Gelu", "GroupNorm", "HardSigmoid", "HardSwish", "InstanceNorm",
+    "LayerNorm", "LeakyRelu", "LogSoftmax", "Mish", "RMSNorm", "Relu", "Relu6", "Selu", "Sigmoid", "Silu", "Softmax",
+    "Softplus", "Softsign", "Tanh",
+})  # fmt: skip
 
 
 def leaf_of(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Leaf | None:
@@ -56,7 +65,13 @@ def _present(module: nn.Module, *slots: str) -> dict[str, Tensor]:
 
 def _linear(m: Any, x: Tensor) -> Leaf:
     attrs = {"out_features": m.out_features, "bias": m.bias is not None}
-    return Leaf("Linear", (x,), attrs, _present(m, "weight", "bias"))
+    made = _run_plain(x, lambda: x.new_empty((*x.shape[:-1], m.out_features)), x.shape[-1] == m.in_features)
+    return Leaf("Linear", (x,), attrs, _present(m, "weight", "bias"), run=made)
+
+
+def _run_plain(x: Tensor, make: Callable[[], Tensor], fits: bool) -> Callable[[], Tensor] | None:
+    """`make` where x is on the meta device and fits: torch's own rules for that device take milliseconds a layer."""
+    return make if fits and x.device.type == "meta" and x.dtype.is_floating_point else None
 
 
 def _gpt2_conv1d(m: Any, x: Tensor) -> Leaf:
@@ -76,7 +91,22 @@ def _conv(m: Any, x: Tensor) -> Leaf | None:
     attrs = {"out_channels": m.out_channels, "kernel_size": tuple(m.kernel_size), "stride": tuple(m.stride),
              "padding": same_padding(m.padding, m.kernel_size, m.dilation), "dilation": tuple(m.dilation),
              "groups": m.groups, "bias": m.bias is not None}  # fmt: skip
-    return Leaf("Conv", (x,), attrs, _present(m, "weight", "bias"))
+    fits = x.shape[1] == m.in_channels
+    made = _run_plain(x, lambda: x.new_empty((x.shape[0], m.out_channels, *_conv_sizes(x, attrs))), fits)
+    return Leaf("Conv", (x,), attrs, _present(m, "weight", "bias"), run=made)
+
+
+def _conv_sizes(x: Tensor, attrs: Mapping[str, Any]) -> list[int]:
+    """Spatial sizes behind a convolution. Raises `ValueError` where its window does not fit."""
+    rank, padding = x.dim() - 2, attrs["padding"]
+    sizes = []
+    for axis in range(rank):
+        padded = x.shape[2 + axis] + padding[axis] + padding[axis - rank]
+        room = padded - attrs["dilation"][axis] * (attrs["kernel_size"][axis] - 1) - 1
+        if room < 0:
+            raise ValueError(f"a window of {attrs['kernel_size'][axis]} over {padded} positions")
+        sizes.append(room // attrs["stride"][axis] + 1)
+    return sizes
 
 
 def same_padding(padding: Any, kernel: tuple[int, ...], dilation: tuple[int, ...]) -> tuple[int, ...]:
@@ -109,9 +139,9 @@ def _layer_norm(m: Any, x: Tensor) -> Leaf | None:
 
 
 def _rms_norm(m: Any, x: Tensor) -> Leaf | None:
-    if len(m.normalized_shape) != 1 or m.eps is None:
+    if len(m.normalized_shape) != 1:
         return None
-    attrs = {"eps": m.eps, "affine": m.weight is not None}
+    attrs = {"eps": torch.finfo(x.dtype).eps if m.eps is None else m.eps, "affine": m.weight is not None}
     return Leaf("RMSNorm", (x,), attrs, _present(m, "weight"))
 
 
@@ -246,10 +276,11 @@ def _by_probe(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any
         return _gpt2_conv1d(module, x)
     if "Norm" in name and len(args) + len(kwargs) == 1:
         found = probe_norm(module)
-        return Leaf("RMSNorm", (x,), found, _present(module, "weight")) if found else None
+        params = _present(module, "weight")
+        return Leaf("RMSNorm", (x,), found, params, run=lambda: torch.empty_like(x)) if found else None
     if ("gelu" in name.lower() or "Activation" in name) and not any(True for _ in module.parameters()):
         attrs = probe_activation(module)
-        return Leaf(attrs[0], (x,), attrs[1]) if attrs else None
+        return Leaf(attrs[0], (x,), attrs[1], run=lambda: torch.empty_like(x)) if attrs else None
     if "RotaryEmbedding" in name and len(args) + len(kwargs) == 2:
         positions = kwargs.get("position_ids", args[1] if len(args) > 1 else None)
         scaling = probe_rotary(module)

@@ -3,6 +3,8 @@
 from math import prod
 from typing import Any
 
+from genmad.importers.onnx_leaf import deferred_constant, leaf
+from genmad.importers.onnx_match import dtype_of
 from genmad.importers.onnx_values import MAX_CONSTANT, NodeReader, Ref, Refused, array_of, clean, dims_of
 from genmad.ir.types import DType, TensorType
 
@@ -33,14 +35,22 @@ def read_constant(n: NodeReader) -> Ref:
             if n.attr(key) is not None:
                 tensor = np.asarray(n.attr(key), dtype=dtype)
     if tensor is None:
-        raise Refused("a constant that is no tensor of numbers")
-    array = tensor.numpy() if hasattr(tensor, "numpy") else tensor
+        return _only(leaf(n))
     try:
-        type_ = TensorType(DType(str(array.dtype)), tuple(int(d) for d in array.shape))
+        dtype = DType(str(tensor.dtype)) if isinstance(tensor, np.ndarray) else dtype_of(tensor.dtype)
     except ValueError:
-        raise Refused(f"dtype {array.dtype}") from None
-    weight = not n.block.totals.ours and n.block.is_main and type_.rank and type_.dtype.is_float
+        return deferred_constant(tensor, n.block.totals)
+    type_ = TensorType(dtype, tuple(int(d) for d in tensor.shape))
+    large = isinstance(type_.numel, int) and type_.numel > MAX_CONSTANT
+    own = n.block.totals.ours or not n.block.is_main
+    weight = not own and type_.rank and type_.numel != 1 and (type_.dtype.is_float or large)
     return Ref(type_, tensor=tensor, param=clean(str(n.node.outputs[0].name)) if weight else "")
+
+
+def _only(refs: list[Ref | None]) -> Ref:
+    if len(refs) != 1 or refs[0] is None:
+        raise Refused("a constant that is no tensor of numbers")
+    return refs[0]
 
 
 def fold_constants(n: NodeReader) -> Ref | None:
@@ -59,6 +69,8 @@ def fold_constants(n: NodeReader) -> Ref | None:
         return None
     if n.node.op_type == "Expand":
         return _fold_expand(n)
+    if n.node.op_type == "ConstantOfShape":
+        return _fold_filled(n)
     # The product of the inputs' sizes bounds what broadcasting or gathering can give.
     if n.node.op_type not in _FOLDED or (n.node.op_type != "Concat" and prod(map(_size, refs)) > _MAX_FOLDED):
         return None
@@ -83,6 +95,19 @@ def fold_constants(n: NodeReader) -> Ref | None:
 
 def _size(ref: Ref) -> int:
     return ref.type.numel if isinstance(ref.type.numel, int) else 0
+
+
+def _fold_filled(n: NodeReader) -> Ref | None:
+    """A small vector of one integer, from which exporters compute shapes and pads."""
+    import numpy as np
+
+    value, shape = n.attr("value"), dims_of(n.input(0))
+    array = value.numpy() if value is not None else np.zeros(1, np.float32)
+    sizes = tuple(d for d in shape if isinstance(d, int))
+    if array.dtype.kind not in "iub" or len(sizes) < len(shape) or prod(sizes) > MAX_CONSTANT:
+        return None
+    made = np.full(sizes, array.reshape(-1)[0])
+    return Ref(TensorType(DType(str(made.dtype)), made.shape), tensor=made)
 
 
 def _fold_expand(n: NodeReader) -> Ref | None:

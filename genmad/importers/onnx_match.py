@@ -43,12 +43,23 @@ class _Expected:
     def param(self, slot: str) -> str:
         return self._params[slot]
 
-    def op(self, op_type: str, *inputs: Any, outputs: int = 1, **attrs: Any) -> Any:
+    def op(
+        self,
+        op_type: str,
+        *inputs: Any,
+        outputs: int = 1,
+        domain: str = "",  # noqa: ARG002 - no op that is a function uses another domain
+        version: int = 0,  # noqa: ARG002
+        **attrs: Any,
+    ) -> Any:
         while inputs and not inputs[-1]:
             inputs = inputs[:-1]
         number = len(self.table)
         made = tuple(self._token("node", number, op_type, inputs, outputs, i, attrs) for i in range(outputs))
         return made[0] if outputs == 1 else made
+
+    def fresh(self, stem: str) -> str:
+        return stem
 
     def const(self, value: Any, dtype: str = "int64") -> str:
         return self._token("const", value, str(dtype))
@@ -161,6 +172,14 @@ def dtype_of(number: int) -> DType:
     import onnx_ir
 
     return DType({"float": "float32", "double": "float64"}.get(name := onnx_ir.DataType(number).name.lower(), name))
+
+
+def type_number(dtype: DType) -> int:
+    """The inverse of `dtype_of`."""
+    import onnx_ir
+
+    name = {"float32": "float", "float64": "double"}.get(dtype.value, dtype.value).upper()
+    return int(onnx_ir.DataType[name])
 
 
 def known_dims(value: "onnx_ir.Value", types: Mapping[Any, TensorType]) -> tuple[Dim, ...] | None:

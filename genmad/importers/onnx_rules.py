@@ -15,6 +15,7 @@ def _same(op: str, **attrs: str) -> Rule:
     """Our op with the same inputs; `attrs` maps our attributes to theirs where both have the same default."""
 
     def rule(n: NodeReader) -> Ref:
+        n.only(*attrs.values())
         known: dict[str, Any] = {ours: value for ours, theirs in attrs.items() if (value := n.attr(theirs)) is not None}
         return n.emit(op, *n.inputs, **known)
 
@@ -47,7 +48,12 @@ def _chain(op: str) -> Rule:
     return rule
 
 
-def _through(n: NodeReader) -> Ref:
+def _dropout(n: NodeReader) -> Ref:
+    """Its input: at inference nothing is dropped."""
+    n.only_first("the mask of a Dropout")
+    training = n.optional(2)
+    if training is not None and array_of(training).any():
+        raise Refused("a Dropout that drops")
     return n.input(0)
 
 
@@ -186,8 +192,7 @@ def _conv_transpose(n: NodeReader) -> Ref:
 
 def _max_pool(n: NodeReader) -> Ref:
     n.require(storage_order=0)
-    if len(n.node.outputs) > 1 and list(n.node.outputs[1].uses()):
-        raise Refused("the indices of a MaxPool")
+    n.only_first("the indices of a MaxPool")
     kernel = n.attr("kernel_shape")
     more = {"dilation": n.attr("dilations", (1,) * len(kernel)), "ceil_mode": bool(n.attr("ceil_mode", 0))}
     return n.emit("MaxPool", n.input(0), **_window(n, kernel), **more)
@@ -206,14 +211,14 @@ def _average_pool(n: NodeReader) -> Ref:
 
 def _batch_norm(n: NodeReader) -> Ref:
     n.require(training_mode=0)
+    n.only_first("the statistics of a BatchNormalization")
     slots = ("weight", "bias", "running_mean", "running_var")
     params = {slot: n.input(i + 1) for i, slot in enumerate(slots)}
     return n.emit("BatchNorm", n.input(0), params=params, eps=n.attr("epsilon", 1e-5))
 
 
 def _layer_norm(n: NodeReader) -> Ref:
-    if any(list(out.uses()) for out in n.node.outputs[1:]):
-        raise Refused("the mean or deviation of a LayerNormalization")
+    n.only_first("the mean or deviation of a LayerNormalization")
     x, weight, bias = n.input(0), n.input(1), n.optional(2)
     axis = n.attr("axis", -1)
     attrs = {"eps": n.attr("epsilon", 1e-5), "num_axes": -axis if axis < 0 else x.type.rank - axis}
@@ -258,7 +263,19 @@ def _hard_sigmoid(n: NodeReader) -> Ref:
 
 
 def _softmax(op: str) -> Rule:
-    return lambda n: n.emit(op, n.input(0), axis=n.attr("axis", -1))
+    """Before opset 13 the axes from `axis` on are one."""
+
+    def rule(n: NodeReader) -> Ref:
+        x, old = n.input(0), n.block.totals.opset < 13
+        axis = n.attr("axis", 1 if old else -1)
+        start = axis % x.type.rank if x.type.rank else 0
+        tail = x.type.shape[start + 1 :]
+        if not old or all(d == 1 for d in tail):
+            return n.emit(op, x, axis=axis)
+        merged = n.emit("Reshape", x, shape=(*(0,) * start, -1))
+        return n.emit("Reshape", n.emit(op, merged, axis=-1), shape=(*(0,) * start, *x.type.shape[start:]))
+
+    return rule
 
 
 def _cast(n: NodeReader) -> Ref:
@@ -296,13 +313,28 @@ def _cumsum(n: NodeReader) -> Ref:
     return n.emit("CumSum", n.input(0), axis=ints_of(n.input(1))[0])
 
 
+def _div(n: NodeReader) -> Ref:
+    if not n.input(0).type.dtype.is_float:
+        raise Refused("a division of integers, which truncates")
+    return n.emit("Div", n.input(0), n.input(1))
+
+
+def _selu(n: NodeReader) -> Ref:
+    """Only the constants of the paper, which are those of the op."""
+    if abs(n.attr("alpha", 1.67326) - 1.67326) > 1e-4 or abs(n.attr("gamma", 1.0507) - 1.0507) > 1e-4:
+        raise Refused(f"alpha={n.attr('alpha')}, gamma={n.attr('gamma')}")
+    return n.emit("Selu", n.input(0))
+
+
 def _mod(n: NodeReader) -> Ref:
     n.require(fmod=0)
+    if not n.input(0).type.dtype.is_integer:
+        raise Refused("a remainder of floats, of which runtimes differ in the sign")
     return n.emit("Mod", n.input(0), n.input(1))
 
 
 _UNARY = (
-    "Relu", "Selu", "Sigmoid", "Tanh", "HardSwish", "Mish", "Softplus", "Softsign", "Erf", "Exp", "Log", "Sqrt",
+    "Relu", "Sigmoid", "Tanh", "HardSwish", "Mish", "Softplus", "Softsign", "Erf", "Exp", "Log", "Sqrt",
     "Reciprocal", "Abs", "Neg", "Sin", "Cos", "Not", "Floor", "Sign",
 )  # fmt: skip
 _PLAIN_MUL = _binary("Mul", "MulScalar", commutes=True)
@@ -310,7 +342,9 @@ _COMPARE = ("Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "And", 
 
 LAYER_RULES: dict[str, Rule] = {
     **{name: _same(name) for name in (*_UNARY, "Where")},
-    **{name: _binary(name) for name in (*_COMPARE, "Sub", "Div")},
+    **{name: _binary(name) for name in (*_COMPARE, "Sub")},
+    "Div": _div,
+    "Selu": _selu,
     "Add": _binary("Add", "AddScalar", commutes=True),
     "Mul": _mul,
     "Pow": _binary("Pow", "PowScalar"),
@@ -327,7 +361,7 @@ LAYER_RULES: dict[str, Rule] = {
     "HardSigmoid": _hard_sigmoid,
     "Clip": _clip,
     "Identity": _identity,
-    "Dropout": _through,
+    "Dropout": _dropout,
     "Cast": _cast,
     "Gemm": _gemm,
     "MatMul": _matmul,

@@ -1,52 +1,25 @@
 """ONNX operators that move, cut, join or measure, to our ops; sizes are followed through integer arithmetic."""
 
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
-from genmad.importers.onnx_match import combine_dims
-from genmad.importers.onnx_values import NodeReader, Ref, Refused, array_of, dims_of, ints_of, scalar_of
+from genmad.importers.onnx_sizes import known_sizes
+from genmad.importers.onnx_values import (
+    NodeReader,
+    Ref,
+    Refused,
+    array_of,
+    clean,
+    dims_of,
+    ints_of,
+    scalar_of,
+)
 from genmad.ir.types import Dim, DType, TensorType
 
 Rule = Callable[[NodeReader], Any]
 _LARGE = 2**31 - 1
-
-
-def known_sizes(dims: tuple[Dim, ...], scalar: bool = False) -> Ref:
-    """An int64 vector (or scalar) whose contents are sizes."""
-    return Ref(TensorType(DType.INT64, () if scalar else (len(dims),)), dims=dims)
-
-
-def fold_sizes(n: NodeReader) -> Ref | None:
-    """The result when every input is a known size; None when this is not integer arithmetic on sizes."""
-    refs = [ref for ref in n.inputs if ref is not None]
-    if not refs or not any(ref.dims is not None for ref in refs):
-        return None
-    try:
-        parts = [dims_of(ref) for ref in refs]
-    except Refused:
-        return None
-    op, first = n.node.op_type, refs[0]
-    if op == "Concat":
-        return known_sizes(tuple(d for part in parts for d in part))
-    if op in ("Identity", "Unsqueeze", "Squeeze", "Reshape"):
-        scalar = (op == "Squeeze" and len(parts[0]) == 1) or (op == "Reshape" and parts[1] == ())
-        return known_sizes(parts[0], scalar) if op != "Unsqueeze" or first.type.rank == 0 else None
-    if op == "Gather" and first.type.rank == 1:
-        places = ints_of(refs[1])
-        return known_sizes(tuple(parts[0][i] for i in places), scalar=refs[1].type.rank == 0)
-    if op == "Slice":
-        start, end = (ints_of(ref)[0] for ref in refs[1:3])
-        step = ints_of(refs[4])[0] if len(refs) > 4 else 1
-        return known_sizes(parts[0][slice(start, end, step)])
-    if op in ("ReduceProd",):
-        total: Dim = 1
-        for dim in parts[0]:
-            total = total * dim
-        return known_sizes((total,), scalar=not n.attr("keepdims", 1))
-    if len(parts) == 2:
-        made = combine_dims(op, *parts)
-        return None if made is None else known_sizes(made, scalar=refs[0].type.rank == refs[1].type.rank == 0)
-    return None
+MAX_FILLED = 2**27  # elements of a weight that is one number
 
 
 def _shape(n: NodeReader) -> Ref:
@@ -63,7 +36,12 @@ def _reshape(n: NodeReader) -> Ref:
     if n.attr("allowzero", 0) and 0 in wanted:
         raise Refused("allowzero=1 with a size of 0")
     own = x.type.shape
-    kept = [0 if i < len(own) and own[i] == d and not isinstance(d, int) else d for i, d in enumerate(wanted)]
+    same = 0  # leading sizes that stay, as which they are written
+    while not n.block.totals.ours and same < min(len(own), len(wanted)) and wanted[same] in (0, own[same]):
+        same += 1
+    kept = [
+        0 if i < same or (i < len(own) and own[i] == d and not isinstance(d, int)) else d for i, d in enumerate(wanted)
+    ]
     symbolic = [i for i, d in enumerate(kept) if not isinstance(d, int)]
     if len(symbolic) == 1 and -1 not in kept:
         kept[symbolic[0]] = -1
@@ -159,8 +137,10 @@ def _flip(n: NodeReader) -> Ref | None:
     """The Flip that a Slice over several axes stands for."""
     if n.optional(4) is None:
         return None
-    ends, axes, steps = ints_of(n.input(2)), ints_of(n.input(3)), ints_of(n.input(4))
-    if set(steps) == {-1} and set(ints_of(n.input(1))) == {-1} and max(ends) <= -_LARGE:
+    ends, axes, steps = dims_of(n.input(2)), ints_of(n.input(3)), ints_of(n.input(4))
+    if not all(isinstance(end, int) for end in ends):
+        return None
+    if set(steps) == {-1} and set(ints_of(n.input(1))) == {-1} and max(int(str(end)) for end in ends) <= -_LARGE:
         return n.emit("Flip", n.input(0), axes=axes)
     return None
 
@@ -200,11 +180,25 @@ def _trilu(n: NodeReader) -> Ref:
 
 
 def _constant_of_shape(n: NodeReader) -> Ref:
+    import numpy as np
+
     tensor = n.attr("value")
     array = tensor.numpy().reshape(-1) if tensor is not None else None
     dtype = "float32" if array is None else str(array.dtype)
     value = 0.0 if array is None else float(array[0])
-    return n.emit("Full", shape=dims_of(n.input(0)), value=value, dtype=dtype)
+    dims = dims_of(n.input(0))
+
+    def full() -> Ref:
+        return n.emit("Full", shape=dims, value=value, dtype=dtype)
+
+    sizes = tuple(d for d in dims if isinstance(d, int))
+    own = n.block.totals.ours or not n.block.is_main
+    if own or len(sizes) < len(dims) or not 1 <= prod(sizes) <= MAX_FILLED or not DType(dtype).is_float:
+        return full()
+    # Files without their weights fill them in like this; a broadcast view takes no memory.
+    tensor = np.broadcast_to(np.asarray(value, dtype), sizes)
+    type_ = TensorType(DType(dtype), sizes)
+    return Ref(type_, tensor=tensor, param=clean(str(n.node.outputs[0].name)) if sizes else "", late=full)
 
 
 def _range(n: NodeReader) -> Ref:

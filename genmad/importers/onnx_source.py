@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 MAX_FILE_BYTES = 2**31 - 1  # what a protobuf can hold
 MAX_EXPANDED_NODES = 2_000_000
 MAX_FUNCTION_DEPTH = 64
-OPSETS = range(13, 26)
+OPSETS = range(6, 29)
+DEFAULT_OPSET = 18  # of files with operators of other domains only
 
 FunctionKey = tuple[str, str]
 
@@ -69,7 +70,7 @@ def _read(source: "str | os.PathLike[str] | bytes") -> tuple[bytes, str, Path | 
 
 def _check_opset(model: "ModelProto", where: str) -> None:
     versions = {item.domain: item.version for item in model.opset_import}
-    version = versions.get("", versions.get("ai.onnx", 0))
+    version = versions.get("", versions.get("ai.onnx", DEFAULT_OPSET if versions else 0))
     if version not in OPSETS:
         wanted = f"opset {OPSETS.start} to {OPSETS.stop - 1}"
         raise _refused(where, f"opset {version}", wanted, "convert it with onnx.version_converter")

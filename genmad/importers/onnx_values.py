@@ -1,7 +1,7 @@
 """What is known of a value while an ONNX graph is read, and the reading of one block."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,10 @@ class Ref:
         tensor: contents, when the file holds them (an `onnx_ir` tensor or an array).
         param: name relative to the block when it may be a node's parameter.
         swapped: whether it is the transpose of the parameter (type is after the transpose).
-        dims: contents of an integer scalar or vector, possibly symbolic.
+        dims: contents of a scalar or vector of integers (whatever its dtype), possibly symbolic.
+        late: gives the value a node, when `dims` are symbolic and must be computed after all, or instead of a weight.
+        deferred: for what is no tensor of numbers, the operators that make it (an `onnx_leaf.Deferred`).
+        what: words for a deferred value.
     """
 
     type: TensorType
@@ -40,6 +43,9 @@ class Ref:
     param: str = ""
     swapped: bool = False
     dims: tuple[Dim, ...] | None = None
+    late: "Callable[[], Ref] | None" = field(default=None, compare=False)
+    deferred: Any = field(default=None, compare=False)
+    what: str = ""
 
     @property
     def is_param(self) -> bool:
@@ -54,13 +60,28 @@ class Totals:
         weights: full or relative name -> `onnx_ir` tensor, of the main graph's parameters.
         problems: what was refused.
         ours: whether genmad wrote the file, so that node names are the user's.
-        opset: version of the standard domain.
+        imports: version of each domain; "" is the standard one.
+        symbols: those that the shape of a model input tells at run time, and those of results that only a run tells.
+        measured: the former.
+        classes: class name by module path, where the exporter noted it.
     """
 
     ours: bool
-    opset: int = 18
+    imports: dict[str, int] = field(default_factory=dict)
     weights: dict[str, Any] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    symbols: set[str] = field(default_factory=set)
+    measured: frozenset[str] = frozenset()
+    classes: dict[str, str] = field(default_factory=dict)
+    count: int = 0
+
+    @property
+    def opset(self) -> int:
+        return self.imports.get("", 18)
+
+    def next_number(self) -> int:
+        self.count += 1
+        return self.count
 
 
 def array_of(ref: Ref) -> "np.ndarray":
@@ -71,7 +92,7 @@ def array_of(ref: Ref) -> "np.ndarray":
         array = np.asarray(ref.tensor.numpy() if hasattr(ref.tensor, "numpy") else ref.tensor)
         return array.T if ref.swapped else array
     if ref.dims is not None and all(isinstance(d, int) for d in ref.dims):
-        return np.asarray(ref.dims, dtype=np.int64).reshape([int(str(d)) for d in ref.type.shape])
+        return np.asarray(ref.dims, dtype=ref.type.dtype.value).reshape([int(str(d)) for d in ref.type.shape])
     raise Refused("a computed input where a constant is needed")
 
 
@@ -122,6 +143,8 @@ class BlockReader:
         self.builder, self.totals, self.is_main = builder, totals, is_main
         self.env: dict[Any, Ref | None] = {}
         self.prefix = ""
+        self.scope = ""  # of the function that is expanded
+        self.names: dict[str, Any] = {}  # the ONNX values that nodes gave, by name
         self.absorbed: dict[Any, Any] = {}  # an Add that a Linear took in -> the value it passes on
         self.stored: frozenset[str] = frozenset()  # names of the file's initializers
         self._made: dict[Any, str] = {}
@@ -172,12 +195,16 @@ class BlockReader:
         """The name of the value; a constant or weight gets a node first. Raises `Refused`."""
         if ref.value:
             return ref.value
+        if ref.deferred is not None:
+            raise Refused(f"{ref.what} where a tensor of numbers is needed")
         key = (ref.param, ref.swapped) if ref.param else id(ref)
         if key not in self._made:
             self._made[key] = self._materialise(ref)
         return self._made[key]
 
     def _materialise(self, ref: Ref) -> str:
+        if ref.late is not None and not all(isinstance(d, int) for d in ref.dims or ("",)):
+            return self.value(ref.late())
         small = isinstance(ref.type.numel, int) and ref.type.numel <= MAX_CONSTANT
         if (
             small
@@ -247,6 +274,17 @@ class NodeReader:
         if bad:
             raise Refused(", ".join(bad))
 
+    def only(self, *known: str) -> None:
+        """Raises `Refused` for any attribute that is not `known`, so that none is passed over."""
+        odd = [name for name in self.node.attributes if name not in known]
+        if odd:
+            raise Refused(f"attributes {', '.join(odd)}")
+
+    def only_first(self, what: str) -> None:
+        """Raises `Refused` when something reads another output than the first."""
+        if any(list(out.uses()) or out.is_graph_output() for out in self.node.outputs[1:]):
+            raise Refused(what)
+
     def emit(self, op: str, *inputs: Ref | None, params: Mapping[str, Ref] | None = None, **attrs: Any) -> Ref:
         """Adds a node of one output, named after its weight or after the ONNX node."""
         made = self.emit_all(op, *inputs, params=params, **attrs)
@@ -259,6 +297,12 @@ class NodeReader:
         if not self.block.totals.ours and params:
             params = {slot: self.block.renamed(ref, scope, slot) for slot, ref in params.items()}
             first = next(iter(params.values())).param
-            name = scope = first.rpartition(".")[0] or first
+            module = first.rpartition(".")[0] or first
+            # A weight that exporters share between equal modules is named after one of them, which need not be this.
+            inside = bool(scope) and scope == self.block.scope  # of a function, several of whose nodes own weights
+            if inside:
+                pass
+            elif not scope or module.startswith(f"{scope}.") or module == scope or "." not in first:
+                name = scope = module
         made = self.block.emit(op, *inputs, name=name, scope=clean(scope) if scope else "", params=params, **attrs)
         return made if isinstance(made, tuple) else (made,)

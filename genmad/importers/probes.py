@@ -75,7 +75,8 @@ def _probe_norm(module: nn.Module) -> dict[str, Any] | None:
         return None
     twin = _on_cpu(module, generator)
     # Small numbers, so that a wrong eps shows.
-    x = torch.randn(3, width, generator=generator) * torch.tensor([[1.0], [0.02], [0.005]])
+    # Four axes, so that a norm over another one than the last shows, too.
+    x = torch.randn(3, 2, 5, width, generator=generator) * torch.tensor([1.0, 0.02, 0.005])[:, None, None, None]
     given = type(twin).forward(twin, x)
     epsilons = [e for e in (_eps_of(module), 1e-6, 1e-5, torch.finfo(torch.float32).eps) if e is not None]
     scale: Any = twin.weight if weight is not None else None
@@ -91,7 +92,7 @@ def _probe_norm(module: nn.Module) -> dict[str, Any] | None:
     return None
 
 
-_ACTIVATIONS: tuple[tuple[str, dict[str, Any], Callable[[Tensor], Tensor]], ...] = (
+ACTIVATIONS: tuple[tuple[str, dict[str, Any], Callable[[Tensor], Tensor]], ...] = (
     ("Gelu", {"approximate": "none"}, F.gelu),
     ("Gelu", {"approximate": "tanh"}, lambda x: F.gelu(x, approximate="tanh")),
     ("Gelu", {"approximate": "sigmoid"}, lambda x: x * torch.sigmoid(1.702 * x)),
@@ -110,7 +111,7 @@ def probe_activation(module: nn.Module) -> tuple[str, dict[str, Any]] | None:
 def _probe_activation(module: nn.Module) -> tuple[str, dict[str, Any]] | None:
     x = torch.linspace(-8, 8, 997)
     given = type(module).forward(module, x)
-    for op, attrs, formula in _ACTIVATIONS:
+    for op, attrs, formula in ACTIVATIONS:
         if torch.allclose(given, formula(x), atol=_TOLERANCE, rtol=1e-6):
             return op, attrs
     return None

@@ -12,6 +12,19 @@ if TYPE_CHECKING:
 
 
 MAX_PROBLEMS_TOLD = 5
+_FIX = "take the part of the model that can be read, or check that the inputs have the shapes it is called with"
+# Words of a problem -> what to do about it.
+_FIXES = (
+    ("needs a download", "download it where there is a network, and name the folder with config.json"),
+    ("needs a package", "install that package, or take another model type"),
+    ("cannot be built from this config", "name a folder whose config.json has the fields that are missing"),
+    ("no input recipe", "name package.module:function that gives the module, with --input for each of its inputs"),
+    (
+        "control flow that depends on data",
+        "write the branch with torch.where, or name package.module:function that gives the part without it",
+    ),
+    ("how many there are depends on data", "keep all places and hide some with torch.where, so that sizes are known"),
+)
 
 
 class UnsupportedError(GenmadError):
@@ -30,7 +43,7 @@ class UnsupportedError(GenmadError):
         got = "; ".join(self.problems[:MAX_PROBLEMS_TOLD])
         more = len(self.problems) - MAX_PROBLEMS_TOLD
         got += f"; and {more} more" if more > 0 else ""
-        fix = "take the part of the model that can be read, or check that the inputs have the shapes it is called with"
+        fix = next((fix for words, fix in _FIXES if words in self.problems[0]), _FIX) if self.problems else _FIX
         return Diagnostic(where=self.source, got=got, expected="a model that the op set can express", fix=fix)
 
 

@@ -1,5 +1,6 @@
 """Compares two traces at different sizes and writes every integer that differs as a polynomial of the symbols."""
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -55,13 +56,17 @@ class Solver:
         return self._done[key]
 
     def _solve(self, first: int, second: int) -> Dim | None:
-        """factor * basis + rest: no rest first, then the smallest; a sum of two symbols last."""
+        """A sum of two symbols, or factor * basis + rest: no rest first, then the smallest."""
         found: list[tuple[int, int, Dim]] = []
         for rank, (basis, at_first, at_second) in enumerate(self._values):
             factor, left = divmod(second - first, at_second - at_first)
             rest = first - factor * at_first
             if left == 0 and (rest == 0 or abs(factor) <= 4):
                 found.append((abs(rest), rank, basis * factor + rest))
+        if not any(rest == 0 for rest, _, _ in found):
+            for (a, *at_a), (b, *at_b) in itertools.combinations(self._values[: len(self.sizes)], 2):
+                if (at_a[0] + at_b[0], at_a[1] + at_b[1]) == (first, second):
+                    return a + b
         if not found:
             return self._floor(first, second)
         return min(found, key=lambda item: item[:2])[2]
@@ -77,7 +82,7 @@ class Solver:
 
 
 def trace_type(shape: Sequence[Dim], dtype: torch.dtype) -> TensorType | None:
-    name = str(dtype).removeprefix("torch.")
+    name = str(dtype).removeprefix("torch.").replace("complex128", "complex64")  # graphs have one complex type
     return TensorType(DType(name), tuple(shape)) if name in set(DType) else None
 
 

@@ -6,91 +6,17 @@ Two traces at different sizes are compared in `symbols.py`.
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, resolve_name
 
-from genmad.importers.leaves import Leaf, leaf_of
+from genmad.importers.evaluate import FACTORIES, ConstantEvaluator
+from genmad.importers.leaves import LIKE_INPUT, Leaf, leaf_of
+from genmad.importers.meta_results import meta_result
+from genmad.importers.records import ModuleCall, Record, Ref, Trace, TracedValue, map_tensors, tensors_in
 from genmad.importers.report import UnsupportedError
-
-
-@dataclass(frozen=True, slots=True)
-class Ref:
-    """A tensor in the arguments of a record, by the number of its value."""
-
-    number: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TracedValue:
-    """One tensor seen while tracing.
-
-    Attributes:
-        shape, dtype: of the tensor at the sizes of this trace.
-        kind: `input`, `parameter`, `constant` (depends on no input and no parameter) or `computed`.
-        name: input name or full parameter name.
-        real: the contents of a constant that the module holds (a buffer), else None.
-    """
-
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-    kind: str
-    name: str = ""
-    real: Tensor | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """One recorded function or layer.
-
-    Attributes:
-        target: short function name (`add`, `view`) or `leaf:OP`.
-        path: importable name of the function (`torch.Tensor.view`), for ops that stay primitive.
-        func: the function itself, to evaluate constants.
-        args, kwargs: arguments, tensors replaced by `Ref`.
-        outputs: value numbers; one unless the function gave a tuple.
-        call: number of the module call it ran in.
-        is_constant: whether nothing it reads depends on an input or a parameter.
-        layer: for leaves, the module's path; else "".
-        params: for leaves, (slot, full parameter name).
-    """
-
-    target: str
-    path: str = ""
-    func: Callable[..., Any] | None = None
-    args: tuple[Any, ...] = ()
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
-    outputs: tuple[int, ...] = ()
-    call: int = 0
-    is_constant: bool = False
-    layer: str = ""
-    params: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(slots=True)
-class ModuleCall:
-    """One run of a module's forward: its number, its caller's number, path, class and first tensor argument."""
-
-    number: int
-    parent: int
-    path: str
-    class_name: str
-    first_input: int = -1
-
-
-@dataclass(slots=True)
-class Trace:
-    """Everything one run wrote down."""
-
-    values: list[TracedValue] = field(default_factory=list)
-    records: list[Record] = field(default_factory=list)
-    calls: list[ModuleCall] = field(default_factory=list)
-    outputs: list[tuple[str, int]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
 
 IN_PLACE = {
     "__iadd__": "add", "__isub__": "sub", "__imul__": "mul", "__itruediv__": "div", "add_": "add", "sub_": "sub",
@@ -107,8 +33,17 @@ _COPIES = {"contiguous", "clone"}
 _SAME = {"detach", "detach_", "requires_grad_", "cpu", "cuda", "alias", "data", "dropout",
          "feature_dropout", "alpha_dropout", "dropout1d", "dropout2d", "dropout3d", "view_as_real_identity",
          "lift_fresh"}  # fmt: skip
-_FACTORIES = {"arange", "zeros", "ones", "full", "empty", "tensor", "linspace", "eye", "scalar_tensor", "as_tensor",
-              "tril_indices", "triu_indices", "hann_window", "logspace", "from_numpy", "range"}  # fmt: skip
+# Functions of one floating tensor, or of two of one dtype, that keep the dtype.
+_ARITHMETIC = {
+    "add", "__add__", "__radd__", "sub", "__sub__", "__rsub__", "mul", "__mul__", "__rmul__", "div", "__truediv__",
+    "__rtruediv__", "neg", "__neg__", "sigmoid", "tanh", "exp", "relu", "rsqrt", "sqrt", "sin", "cos", "square",
+    "pow", "__pow__", "silu", "gelu",
+}  # fmt: skip
+# Target of a record whose result has a length that only data tells.
+BY_DATA = "by_data"
+# Methods that take shape and dtype of a tensor, and what they fill the result with; None where an argument says it.
+_LIKE = {"zeros_like": 0, "ones_like": 1, "full_like": None, "new_zeros": 0, "new_ones": 1, "new_full": None,
+         "empty_like": 0, "new_empty": 0}  # fmt: skip
 _NAMES: dict[Any, tuple[str, str]] = {}
 
 
@@ -122,32 +57,26 @@ def function_name(func: Callable[..., Any]) -> tuple[str, str]:
     return _NAMES[func]
 
 
-def map_tensors(tree: Any, change: Callable[[Any], Any], kind: type = Tensor) -> Any:
-    """`tree` (nested tuples, lists, dicts, slices) with `change` applied to each `kind`."""
-    if isinstance(tree, kind):
-        return change(tree)
-    if isinstance(tree, (tuple, list)):
-        items = [map_tensors(item, change, kind) for item in tree]
-        if isinstance(tree, torch.Size) or hasattr(tree, "_fields"):
-            return tuple(items)
-        return type(tree)(items) if type(tree) in (tuple, list) else tuple(items)
-    if isinstance(tree, dict):
-        return {key: map_tensors(item, change, kind) for key, item in tree.items()}
-    if isinstance(tree, slice):
-        return slice(*(map_tensors(item, change, kind) for item in (tree.start, tree.stop, tree.step)))
-    return tree
+# An id that means nothing special.
+_SOME_WORD = 5
+# Constants of traces that came before, by id: modules keep tables that they computed once.
+_EARLIER: dict[int, tuple[Tensor, "Trace", int]] = {}
 
 
-def tensors_in(tree: Any, kind: type = Tensor) -> list[Any]:
-    found: list[Any] = []
-    map_tensors(tree, found.append, kind)
-    return found
+def _from_earlier(tensor: Tensor) -> Tensor | None:
+    """The contents of a constant that an earlier trace made and the module kept."""
+    kept, trace, number = _EARLIER.get(id(tensor), (None, None, 0))
+    if kept is not tensor or trace is None or trace.values[number].kind != "constant":
+        return None
+    return ConstantEvaluator(trace)(number)
 
 
 class Tracer(TorchFunctionMode):
     """Records while it is active; `self.trace` is the outcome."""
 
     current: "Tracer | None" = None
+    # Whether ids are taken to hold no padding, and selections of inputs to keep everything; see `no_padding`.
+    assumes_no_padding = False
 
     def __init__(self, module: nn.Module, known: Mapping[int, tuple[str, str, Tensor | None]]) -> None:
         """`known`: id of each parameter or buffer on the meta device -> (kind, full name, real value)."""
@@ -160,6 +89,8 @@ class Tracer(TorchFunctionMode):
         self._known = known
         self._paused = 0
         self._stack: list[int] = []
+        self.examples: dict[int, Tensor] = {}
+        self.keeps_all = Tracer.assumes_no_padding
 
     def number(self, tensor: Tensor) -> int:
         """Value number of a tensor; one not seen before is a parameter, a buffer or a constant the code holds."""
@@ -169,18 +100,28 @@ class Tracer(TorchFunctionMode):
         if id(tensor) in self._known:
             kind, name, real = self._known[id(tensor)]
             return self.bind(tensor, kind, name, real)
-        real = tensor.detach() if tensor.device.type != "meta" else None
+        real = tensor.detach() if tensor.device.type != "meta" else _from_earlier(tensor)
         if real is None:
             raise UnsupportedError([f"a tensor {tuple(tensor.shape)} of unknown origin in {self.where()}"])
         return self.bind(tensor, "constant", "", real)
 
     def bind(self, tensor: Tensor, kind: str, name: str = "", real: Tensor | None = None) -> int:
         number = len(self.trace.values)
+        if kind == "input" and Tracer.assumes_no_padding and tensor.dtype == torch.int64:
+            self.examples[number] = torch.full(tensor.shape, _SOME_WORD)
         value = TracedValue(shape=tuple(tensor.shape), dtype=tensor.dtype, kind=kind, name=name, real=real)
         self.trace.values.append(value)
         self._numbers[id(tensor)] = number
         self._keep.append(tensor)
         return number
+
+    def keep_constants(self) -> None:
+        """Remembers what this trace computed from nothing, until the next trace ends."""
+        _EARLIER.clear()
+        for tensor in self._keep:
+            number = self._numbers.get(id(tensor), -1)
+            if number >= 0 and self.trace.values[number].kind == "constant" and tensor.device.type == "meta":
+                _EARLIER[id(tensor)] = tensor, self.trace, number
 
     def where(self) -> str:
         return self.trace.calls[self._stack[-1]].path if self._stack else ""
@@ -198,28 +139,51 @@ class Tracer(TorchFunctionMode):
             return args[0] if args else kwargs["input"]
         if name in ("to", "type", "type_as", "float", "double", "half", "bfloat16", "long", "int", "bool"):
             return self._cast(name, args, kwargs)
-        if name in IN_PLACE:
+        if name in IN_PLACE or _is_in_place(name):
             return self._in_place(name, path, func, args, kwargs)
-        if name in _FACTORIES or name.endswith("_like") or name.startswith("new_"):
+        if name in FACTORIES or name.endswith("_like") or name.startswith("new_"):
             kwargs = _on_meta(name, kwargs)
+        if name in _LIKE and args and isinstance(args[0], Tensor):
+            return self._filled_like(name, func, args, kwargs)
+        if name == "__getitem__" and self._picks_by_data(args[1]):
+            return self._unknown_length(args)
+        if name == "__getitem__" and isinstance(args[0], Tensor):
+            args = self._without_masks(args[0], args[1])
         if kwargs.get("inplace"):
             result = self._call(name, path, func, args, {**kwargs, "inplace": False})
             self._numbers[id(args[0])] = self._numbers[id(result)]
             return result
         return self._call(name, path, func, args, kwargs)
 
+    def _filled_like(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
+        """`zeros_like` and its kin read nothing but a shape: recorded as `zeros` of that shape."""
+        result = func(*map_tensors(args, _to_meta), **map_tensors(kwargs, _to_meta))
+        value: list[Any] = [_LIKE[name]]
+        if name in ("full_like", "new_full"):
+            value = list(args[(1 if name == "full_like" else 2):]) or [kwargs.get("fill_value")]
+        words = {"dtype": result.dtype, "device": "meta"}
+        self.record("full", "torch.full", torch.full, (tuple(result.shape), value[0]), words, [result])
+        return result
+
     def _call(self, name: str, path: str, func: Any, args: Any, kwargs: Any) -> Any:
         try:
-            result = func(*map_tensors(args, _to_meta), **map_tensors(kwargs, _to_meta))
-        except (NotImplementedError, RuntimeError) as error:
-            raise UnsupportedError(
-                [f"{path} in {self.where() or 'the model'}: {str(error).splitlines()[0]}"]
-            ) from error
+            result = _elementwise(name, args, kwargs)
+            if result is None:
+                result = meta_result(name, args, kwargs)
+            if result is None:
+                result = func(*map_tensors(args, _to_meta), **map_tensors(kwargs, _to_meta))
+        except (NotImplementedError, RuntimeError, TypeError) as error:
+            result = self._with_numbers(func, args, kwargs)
+            result = self._of_constants(func, args, kwargs) if result is None else result
+            if result is None:
+                raise UnsupportedError(
+                    [f"{path} in {self.where() or 'the model'}: {str(error).splitlines()[0]}"]
+                ) from error
         outs = tensors_in(result)
         if not outs or (isinstance(result, Tensor) and id(result) in self._numbers):
             return result
         if isinstance(result, Tensor) and result.device.type != "meta":
-            result = result.to("meta") if name in _FACTORIES else result
+            result = result.to("meta") if name in FACTORIES else result
             outs = [result]
         self.record(name, path, func, args, kwargs, outs)
         return result
@@ -245,8 +209,77 @@ class Tracer(TorchFunctionMode):
         self._keep.append(alias)
         func(*map_tensors(args, _to_meta), **map_tensors(kwargs, _to_meta))
         self._numbers.pop(id(target))
-        self.record(IN_PLACE[name], path, func, (alias, *args[1:]), kwargs, [target])
+        if name not in IN_PLACE:
+            name, path = name[:-1], path[:-1]
+            func = getattr(Tensor, name, None) or getattr(torch.nn.functional, name)
+        self.record(IN_PLACE.get(name, name), path, func, (alias, *args[1:]), kwargs, [target])
         return target
+
+    def _with_numbers(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """The function with constants of no axes as plain numbers: ends of slices, sizes of paddings."""
+        evaluate = ConstantEvaluator(self.trace)
+        found = False
+
+        def number(tensor: Tensor) -> Any:
+            nonlocal found
+            if tensor.dim() or self.trace.values[self.number(tensor)].kind != "constant":
+                return _to_meta(tensor)
+            found = True
+            return evaluate(self.number(tensor)).item()
+
+        plain = map_tensors(args, number), map_tensors(kwargs, number)
+        try:
+            return func(*plain[0], **plain[1]) if found else None
+        except (NotImplementedError, RuntimeError, TypeError):
+            return None
+
+    def _of_constants(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """What a function of constants gives where the meta device cannot tell: by its values."""
+        tensors = tensors_in((args, kwargs))
+        if not tensors or any(self.trace.values[self.number(t)].kind != "constant" for t in tensors):
+            return None
+        evaluate = ConstantEvaluator(self.trace)
+
+        def real(tensor: Tensor) -> Tensor:
+            return evaluate(self.number(tensor))
+
+        words = {k: torch.device("cpu") if k == "device" else v for k, v in kwargs.items()}
+        try:
+            result = func(*map_tensors(args, real), **map_tensors(words, real))
+        except (NotImplementedError, RuntimeError, TypeError):
+            return None
+        return map_tensors(result, lambda t: t.to("meta"))
+
+    def _picks_by_data(self, index: Any) -> bool:
+        """Whether an index holds a mask whose contents depend on an input."""
+        masks = [t for t in tensors_in(index) if t.dtype in (torch.bool, torch.uint8)]
+        return any(self.trace.values[self.number(t)].kind != "constant" for t in masks)
+
+    def _without_masks(self, x: Tensor, index: Any) -> tuple[Tensor, Any]:
+        """The same selection with places instead of a mask that is constant; a mask of axes 0 to d flattens them."""
+        items = index if isinstance(index, tuple) else (index,)
+        masks = [i for i in items if isinstance(i, Tensor) and i.dtype in (torch.bool, torch.uint8)]
+        if len(masks) != 1 or self.trace.values[self.number(x)].kind == "constant":
+            return x, index
+        mask = ConstantEvaluator(self.trace)(self.number(masks[0])).bool()
+        places = mask.flatten().nonzero().flatten()
+        if mask.dim() > 1:
+            if items[0] is not masks[0]:
+                return x, index
+            x = self._call("flatten", "torch.flatten", torch.flatten, (x, 0, mask.dim() - 1), {})
+        items = tuple(places if i is masks[0] else i for i in items)
+        return x, items if len(items) > 1 else items[0]
+
+    def _unknown_length(self, args: Any) -> Tensor:
+        """Stands for what a mask picks. Models count it in checks; whoever computes with it is refused later on."""
+        if self.keeps_all and isinstance(args[1], Tensor) and 0 < args[1].dim() < args[0].dim():
+            self.trace.notes.append(f"a selection in {self.where() or 'the model'} is taken to keep everything")
+            depth = args[1].dim()
+            flat = (args[0], 0, depth - 1)
+            return args[0] if depth == 1 else self._call("flatten", "torch.flatten", torch.flatten, flat, {})
+        result = torch.empty((0, args[0].shape[-1]) if args[0].dim() > 1 else (0,), dtype=args[0].dtype, device="meta")
+        self.record(BY_DATA, f"a selection by data in {self.where() or 'the model'}", None, args, {}, [result])
+        return result
 
     def _copy(self, func: Any, args: Any, kwargs: Any) -> Any:
         """The same value under a new tensor, whose strides may differ."""
@@ -276,10 +309,25 @@ class Tracer(TorchFunctionMode):
     def _read(self, func: Any, args: Any, kwargs: Any) -> Any:
         """A value read into Python: possible when it is a constant, else the model's control flow depends on data."""
         numbers = [self.number(t) for t in tensors_in((args, kwargs))]
-        if any(self.trace.values[n].kind != "constant" for n in numbers):
-            raise UnsupportedError([f"control flow that depends on data in {self.where() or 'the model'}"])
         evaluate = ConstantEvaluator(self.trace)
+        if any(self.trace.values[n].kind != "constant" for n in numbers):
+            evaluate = self._by_example(numbers)
         return func(*map_tensors(args, lambda t: evaluate(self.number(t))), **kwargs)
+
+    def _by_example(self, numbers: list[int]) -> "ConstantEvaluator":
+        """Values computed from the example's ids: whether there is padding, how long a row is."""
+        evaluate = ConstantEvaluator(self.trace, everything=True)
+        evaluate.done.update(self.examples)
+        try:
+            if not self.keeps_all:
+                raise UnsupportedError(["nothing is assumed of the inputs"])
+            for number in numbers:
+                evaluate(number)
+        except (UnsupportedError, RuntimeError, TypeError) as error:
+            where = self.where() or "the model"
+            raise UnsupportedError([f"control flow that depends on data in {where}"]) from error
+        self.trace.notes.append(f"a branch in {self.where() or 'the model'} is the one that ids without padding take")
+        return evaluate
 
     def module_call(self, module: nn.Module, original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Runs one module: a leaf is recorded whole, any other one opens a scope."""
@@ -305,21 +353,58 @@ class Tracer(TorchFunctionMode):
             return leaf.inputs[0]
         self._paused += 1
         try:
-            result = leaf.run() if leaf.run else original(module, *args, **kwargs)
+            if leaf.op in LIKE_INPUT and isinstance(leaf.inputs[0], Tensor):
+                result = torch.empty_like(leaf.inputs[0])
+            else:
+                result = leaf.run() if leaf.run else original(module, *args, **kwargs)
         finally:
             self._paused -= 1
-        refs = tuple(Ref(self.number(t)) if t is not None else None for t in leaf.inputs)
-        params = tuple((slot, self.trace.values[self.number(t)].name) for slot, t in leaf.params.items())
+        return self.record_leaf(leaf.op, leaf.inputs, leaf.attrs, leaf.params, result, path)
+
+    def record_leaf(
+        self, op: str, inputs: tuple[Tensor | None, ...], attrs: Mapping[str, Any], params: Mapping[str, Tensor],
+        result: Any, layer: str = "",
+    ) -> Any:  # fmt: skip
+        """Records a layer-level op with its parameters by slot; gives `result`, its output, back."""
+        refs = tuple(Ref(self.number(t)) if t is not None else None for t in inputs)
+        names = tuple((slot, self.trace.values[self.number(t)].name) for slot, t in params.items())
         numbers = tuple(self.bind(t, "computed") for t in tensors_in(result))
         self.trace.records.append(
-            Record(target=f"leaf:{leaf.op}", args=refs, kwargs=dict(leaf.attrs), outputs=numbers,
-                   call=self._stack[-1] if self._stack else 0, layer=path, params=params)
+            Record(target=f"leaf:{op}", args=refs, kwargs=dict(attrs), outputs=numbers,
+                   call=self._stack[-1] if self._stack else 0, layer=layer, params=names)
         )  # fmt: skip
         return result
 
 
+def _elementwise(name: str, args: Any, kwargs: Any) -> Tensor | None:
+    """The result of arithmetic whose type is plain to see; torch's own rules on meta take far longer."""
+    if kwargs or name not in _ARITHMETIC or len(args) > 2:
+        return None
+    first, second = args[0], args[-1]
+    if not isinstance(first, Tensor):
+        first, second = second, first
+    if not isinstance(first, Tensor) or not first.dtype.is_floating_point:
+        return None
+    if isinstance(second, Tensor):
+        if second.dtype != first.dtype or first.dim() == 0 or second.dim() == 0:
+            return None
+        shape = first.shape if first.shape == second.shape else torch.broadcast_shapes(first.shape, second.shape)
+    elif isinstance(second, (int, float)):
+        shape = first.shape
+    else:
+        return None
+    return torch.empty(shape, dtype=first.dtype, device="meta")
+
+
+def _is_in_place(name: str) -> bool:
+    """Whether `name` is the in-place form of a method of tensors, `scatter_add_`, or of a function, `elu_`."""
+    if not name.endswith("_") or name.endswith("__"):
+        return False
+    return hasattr(Tensor, name[:-1]) or hasattr(torch.nn.functional, name[:-1])
+
+
 def _on_meta(name: str, kwargs: dict[str, Any]) -> dict[str, Any]:
-    if name in _FACTORIES and name not in ("as_tensor", "from_numpy"):
+    if name in FACTORIES and name not in ("as_tensor", "from_numpy"):
         return {**kwargs, "device": "meta"}
     if "device" in kwargs:
         return {**kwargs, "device": "meta"}
@@ -330,59 +415,48 @@ def _to_meta(tensor: Tensor) -> Tensor:
     return tensor if tensor.device.type == "meta" or tensor.ndim == 0 else tensor.detach().to("meta")
 
 
-class ConstantEvaluator:
-    """Computes constants on the CPU by running their records again.
+@contextmanager
+def no_padding() -> Iterator[None]:
+    """While open, branches and selections that look for padding in the inputs go as if there were none.
 
-    `resolve` turns sizes that are stored otherwise (symbolic dimensions) into integers.
+    For libraries whose models do so; a module of the user that reads its inputs into Python is refused instead.
     """
-
-    def __init__(self, trace: Trace, resolve: Callable[[Any], Any] = lambda tree: tree) -> None:
-        self.trace = trace
-        self.resolve = resolve
-        self.makers = {number: record for record in trace.records if record.is_constant for number in record.outputs}
-        self.done: dict[int, Tensor] = {}
-
-    def __call__(self, number: int) -> Tensor:
-        if number in self.done:
-            return self.done[number]
-        real = self.trace.values[number].real
-        if real is not None:
-            self.done[number] = real
-            return real
-        record = self.makers.get(number)
-        if record is None or record.func is None:
-            raise UnsupportedError([f"a constant that cannot be computed (value {number})"])
-        args = map_tensors(self.resolve(record.args), lambda r: self(r.number), Ref)
-        kwargs = map_tensors(self.resolve(dict(record.kwargs)), lambda r: self(r.number), Ref)
-        if "device" in kwargs or record.target in _FACTORIES:
-            kwargs["device"] = "cpu"
-        args = tuple(torch.device("cpu") if isinstance(a, torch.device) else a for a in args)
-        if record.path.endswith("_") or record.target == "setitem":
-            args = (args[0].clone(), *args[1:])
-            result = record.func(*args, **kwargs)
-            result = args[0] if result is None else result
-        else:
-            # `contiguous` is not recorded, so a view may be one that needs a copy.
-            func = torch.Tensor.reshape if record.target == "view" else record.func
-            result = func(*args, **kwargs)
-        for out, tensor in zip(record.outputs, tensors_in(result), strict=True):
-            self.done[out] = tensor
-        return self.done[number]
+    before = Tracer.assumes_no_padding
+    Tracer.assumes_no_padding = True
+    try:
+        yield
+    finally:
+        Tracer.assumes_no_padding = before
 
 
 @contextmanager
 def recording(tracer: Tracer) -> Iterator[Tracer]:
     """Makes `tracer` see every module call and tensor function."""
     original = nn.Module.__call__
+    begin = torch.autocast.__init__
+
+    def begin_on_cpu(self: Any, device_type: str, *args: Any, **kwargs: Any) -> None:
+        """No autocast is known for the meta device; there, none is needed."""
+        begin(self, *(("cpu",) if device_type == "meta" else (device_type, *args)),
+              **({"enabled": False} if device_type == "meta" else kwargs))  # fmt: skip
 
     def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         return tracer.module_call(module, original, args, kwargs)
 
     nn.Module.__call__ = call  # type: ignore[method-assign]
+    torch.autocast.__init__ = begin_on_cpu  # type: ignore[method-assign,assignment]
     Tracer.current = tracer
     try:
         with torch.no_grad(), tracer:
             yield tracer
     finally:
+        tracer.keep_constants()
         Tracer.current = None
         nn.Module.__call__ = original  # type: ignore[method-assign]
+        torch.autocast.__init__ = begin  # type: ignore[method-assign]
+
+
+__all__ = [
+    "BY_DATA", "ConstantEvaluator", "ModuleCall", "Record", "Ref", "Trace", "TracedValue", "Tracer", "map_tensors",
+    "no_padding", "recording", "tensors_in",
+]  # fmt: skip

@@ -143,7 +143,7 @@ def anatomy(graph: Graph) -> Anatomy:
     found = _CACHE.get(id(graph))
     if found is None or found.graph is not graph:
         found = Anatomy(graph)
-        if len(_CACHE) >= 512:
+        if len(_CACHE) >= 4096:
             _CACHE.pop(next(iter(_CACHE)))
         _CACHE[id(graph)] = found
     return found

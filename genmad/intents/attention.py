@@ -19,6 +19,7 @@ from genmad.intents.phrasing import Phrases, say
 from genmad.intents.roles import AttentionRole, BlockRoles
 from genmad.intents.targets import pick_target
 from genmad.intents.values import number_phrases, usual, window_phrases
+from genmad.intents.wordings.slots import numbered
 from genmad.intents.writing import Number, ScriptWriter, edit_layers
 
 DEFAULT_WINDOW = 128
@@ -337,6 +338,7 @@ def _kernel(rng: random.Random, common: tuple[int, ...], said: float) -> tuple[i
         f"kernel_size={k}",
         f"a kernel size of {k}",
         f"length {k}",
+        *numbered("kernel", k),
     )
     return k, {"kernel": Phrases(seen, (f"filters of length {k}", f"{k} taps"))}
 

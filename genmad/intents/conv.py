@@ -18,6 +18,7 @@ from genmad.intents.phrasing import Phrases
 from genmad.intents.roles import BlockRoles
 from genmad.intents.targets import pick_target
 from genmad.intents.types import Request
+from genmad.intents.wordings.slots import numbered
 from genmad.intents.writing import Number, ScriptWriter, edit_blocks
 from genmad.ir.graph import Node
 
@@ -61,14 +62,14 @@ def _propose_squeeze(anatomy: Anatomy, rng: random.Random) -> Draft | None:
     target, said = target_or_all(anatomy, rng, fits, 0.25)
     if target is None:
         return None
-    slots = {"ratio": _ratio_phrases(ratio)} if ratio else {}
+    slots = {"ratio": ratio_phrases(ratio)} if ratio else {}
     return layer_draft(
         "squeeze_excite", anatomy, target, lambda w, r: squeeze(w, r, ratio or 4), values={"ratio": ratio},
         slots=slots, say_target=said
     )  # fmt: skip
 
 
-def _ratio_phrases(ratio: int) -> Phrases:
+def ratio_phrases(ratio: int) -> Phrases:
     seen = (
         f"ratio {ratio}",
         f"reduction {ratio}",
@@ -76,11 +77,12 @@ def _ratio_phrases(ratio: int) -> Phrases:
         f"reduction ratio {ratio}",
         f"r={ratio}",
         f"a ratio of {ratio}",
+        *numbered("ratio", ratio),
     )
     return Phrases(seen, (f"a {ratio}-fold reduction", f"channels reduced by {ratio}"))
 
 
-def _needs_convs(intent: str, slots: Callable[[random.Random], dict[str, Phrases]]) -> Propose:
+def needs_convs(intent: str, slots: Callable[[random.Random], dict[str, Phrases]]) -> Propose:
     """A CNN operation on a model without convolutions in its layers."""
 
     def propose(anatomy: Anatomy, rng: random.Random) -> Draft | None:
@@ -122,7 +124,7 @@ SQUEEZE = Intent(
         "fit " + _SE + "[ into {target}][, {ratio}]",
     ),
     propose=_propose_squeeze,
-    refuse=(_needs_convs("squeeze_excite", lambda _: {}), out_of_range("squeeze_excite", lambda _: {})),
+    refuse=(needs_convs("squeeze_excite", lambda _: {}), out_of_range("squeeze_excite", lambda _: {})),
     weight=1.3,
 )
 
@@ -204,7 +206,7 @@ KERNEL = Intent(
     ),
     propose=_propose_kernel,
     refuse=(
-        _needs_convs("kernel_size", lambda rng: {"kernel": _kernel_phrases(rng.choice((3, 5, 7)))}),
+        needs_convs("kernel_size", lambda rng: {"kernel": _kernel_phrases(rng.choice((3, 5, 7)))}),
         out_of_range("kernel_size", lambda rng: {"kernel": _kernel_phrases(rng.choice((3, 5, 7)))}),
     ),
     weight=1.2,
@@ -285,7 +287,7 @@ SEPARABLE = Intent(
     ),
     propose=_propose_separate,
     refuse=(
-        _needs_convs("depthwise_separable", lambda _: {}),
+        needs_convs("depthwise_separable", lambda _: {}),
         _not_separable,
         out_of_range("depthwise_separable", lambda _: {}),
     ),

@@ -7,7 +7,7 @@ from typing import Any
 
 from genmad.intents.anatomy import Anatomy, Layer
 from genmad.intents.phrasing import Phrases
-from genmad.intents.targets import Target, pick_target
+from genmad.intents.targets import Target, absent_phrases, fresh_phrases, pick_target
 from genmad.intents.types import Request
 from genmad.intents.writing import Edit, ScriptWriter, edit_layers
 
@@ -52,6 +52,7 @@ class Intent:
         other: (reading, probability) of the other reading, and its probability for templates marked `?`.
         prepositions: whether a target in a combined sentence reads better with `to` than with `in`.
         weight: how often it is drawn.
+        combines: whether it can be asked for together with other requests in one sentence.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Intent:
     refuse: tuple[Propose, ...] = ()
     other: tuple[str, float, float] | None = None
     weight: float = 1.0
+    combines: bool = True
     doc: str = field(default="", compare=False)
 
 
@@ -132,7 +134,9 @@ def missing_target(anatomy: Anatomy, rng: random.Random) -> Phrases | None:
         f"{word}{one}s {max(top - 1, 0)} to {k}",
         f"{stem}.{k}",
     ]
-    return Phrases(tuple(seen), (f"the {word}{one} with index {k}", f"{word}{one} no. {k}"))
+    more = absent_phrases(f"{word}{one}", k, max(top - 1, 0))
+    fresh = fresh_phrases("index", one=f"{word}{one}", many=f"{word}{one}s", of="", i=k)
+    return Phrases((*seen * 4, *more), (f"the {word}{one} with index {k}", f"{word}{one} no. {k}"), fresh)
 
 
 def _missing_stage(anatomy: Anatomy, stages: list[int], rng: random.Random) -> Phrases:
@@ -140,12 +144,15 @@ def _missing_stage(anatomy: Anatomy, stages: list[int], rng: random.Random) -> P
     stage = rng.choice(stages)
     if rng.random() < 0.5:
         k = stages[-1] + rng.choice([1, 1, 2, 3, 6])
-        return Phrases((f"stage {k}", f"all blocks of stage {k}", f"the last block of stage {k}"), (f"stage no. {k}",))
+        fresh = fresh_phrases("stage", one="block", many="blocks", name=f"stage {k}")
+        seen = (f"stage {k}", f"all blocks of stage {k}", f"the last block of stage {k}")
+        return Phrases(seen, (f"stage no. {k}",), fresh)
     layer = max((x for x in anatomy.layers if x.stage == stage), key=lambda x: x.index)
     k = layer.index + rng.choice([1, 1, 2, 5, 10])
     return Phrases(
         (f"block {k} of stage {stage}", f"layer {k} in stage {stage}", f"{layer.stem}.{k}"),
         (f"block no. {k} of stage {stage}",),
+        fresh_phrases("index", one="block", many="blocks", of=f" of stage {stage}", i=k),
     )
 
 

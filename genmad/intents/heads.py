@@ -7,6 +7,7 @@ from genmad.intents.attention import _no_attention, query_width
 from genmad.intents.draft import Draft, Intent, Propose, layer_draft, out_of_range, refused, target_or_all
 from genmad.intents.phrasing import Phrases
 from genmad.intents.roles import AttentionRole, BlockRoles
+from genmad.intents.wordings.slots import SLOTS, numbered
 from genmad.intents.writing import Number, ScriptWriter
 
 
@@ -190,7 +191,8 @@ def _propose_kv(mode: str) -> Propose:
 
 
 def _kv_phrases(n: int) -> Phrases:
-    seen = (f"{n} kv heads", f"{n} key/value heads", f"{n} key-value heads", f"{n} KV heads") if n > 1 else (
+    seen = (f"{n} kv heads", f"{n} key/value heads", f"{n} key-value heads", f"{n} KV heads",
+        *numbered("kv heads", n)) if n > 1 else (*SLOTS["kv head"],
         "1 kv head", "one kv head", "a single key/value head", "1 key-value head")  # fmt: skip
     return Phrases(seen, (f"{n} heads for keys and values", f"{n} shared key and value heads"))
 

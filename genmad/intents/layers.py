@@ -9,6 +9,7 @@ from genmad.intents.phrasing import Phrases, say
 from genmad.intents.roles import BlockRoles, ResidualRole
 from genmad.intents.targets import COUNTS, Target, pick_target
 from genmad.intents.types import Request
+from genmad.intents.wordings.slots import SLOTS, numbered
 from genmad.intents.writing import ScriptWriter
 
 
@@ -186,13 +187,14 @@ def _propose_insert(anatomy: Anatomy, rng: random.Random) -> Draft | None:
 
 def _insert_slots(number: int, before: bool) -> dict[str, Phrases]:
     where = (
-        say("before", "in front of", unseen=("ahead of",))
+        say("before", "in front of", *SLOTS["before"], unseen=("ahead of",))
         if before
-        else say("after", "right after", "behind", unseen=("following",))
+        else say("after", "right after", "behind", *SLOTS["after"], unseen=("following",))
     )
     if number == 1:
         what = say(
             "a new layer",
+            *SLOTS["a layer"],
             "a layer",
             "a fresh layer",
             "another layer",
@@ -205,7 +207,12 @@ def _insert_slots(number: int, before: bool) -> dict[str, Phrases]:
     return {
         "where": where,
         "what": say(
-            f"{n} new layers", f"{n} layers", f"{n} more layers", f"{n} fresh blocks", unseen=(f"{n} untrained layers",)
+            f"{n} new layers",
+            f"{n} layers",
+            f"{n} more layers",
+            f"{n} fresh blocks",
+            *numbered("n layers", n),
+            unseen=(f"{n} untrained layers",),
         ),
     }
 
@@ -271,9 +278,16 @@ def _propose_skip(anatomy: Anatomy, rng: random.Random) -> Draft | None:
 
 
 _PARTS = {
-    "attention": say("the attention", "the self-attention", "the attention module", unseen=("the attention sublayer",)),
+    "attention": say(
+        "the attention",
+        "the self-attention",
+        "the attention module",
+        *SLOTS["the attention"],
+        unseen=("the attention sublayer",),
+    ),
     "mlp": say(
         "the mlp",
+        *SLOTS["the mlp"],
         "the MLP",
         "the feed-forward",
         "the ffn",

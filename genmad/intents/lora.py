@@ -10,6 +10,7 @@ from genmad.intents.roles import BlockRoles
 from genmad.intents.targets import pick_target
 from genmad.intents.types import Request
 from genmad.intents.values import rank_phrases, usual
+from genmad.intents.wordings.slots import SLOTS, numbered
 from genmad.intents.writing import Number, ScriptWriter
 from genmad.ir.graph import Node
 
@@ -17,28 +18,33 @@ DEFAULT_RANK = 8
 Choose = Callable[[BlockRoles], tuple[str, ...]]
 
 _ROLES: dict[str, Phrases] = {
-    "q": say("the query projection", "the query projections", "the queries", "the query",
+    "q": say("the query projection", "the query projections", "the queries", "the query", *SLOTS["lora q"],
     unseen=("the projection of the queries",)),
     "k": say("the key projection", "the key projections", "the keys", unseen=("the projection of the keys",)),
     "v": say("the value projection", "the value projections", "the values", unseen=("the projection of the values",)),
     "qv": say("the query and value projections", "query and value", "the queries and values", "q and v",
+    *SLOTS["lora qv"],
     unseen=("queries as well as values",)),
-    "qkv": say("the query, key and value projections", "q, k and v", "the qkv projections",
+    "qkv": say("the query, key and value projections", "q, k and v", "the qkv projections", *SLOTS["lora qkv"],
     unseen=("all of q, k and v",)),
     "fused": say("the qkv projection", "the fused qkv projection", "the query/key/value projection",
+    *SLOTS["lora fused"],
     unseen=("the joint qkv linear",)),
-    "o": say("the attention output projection", "the output projection of the attention",
+    "o": say("the attention output projection", "the output projection of the attention", *SLOTS["lora o"],
     unseen=("the linear that ends the attention",)),
     "attention": say("the attention", "all attention projections", "the attention projections",
+    *SLOTS["lora attention"],
     "the attention layers", "the linear layers of the attention",
                      unseen=("every projection of the attention",)),
     "mlp": say("the mlp", "the MLP", "the feed-forward", "the mlp layers", "the linear layers of the mlp",
+    *SLOTS["lora mlp"],
     "the ffn", unseen=("every linear of the feed-forward",)),
-    "up": say("the up projection", "the first mlp layer", "the first linear layer of the mlp",
+    "up": say("the up projection", "the first mlp layer", "the first linear layer of the mlp", *SLOTS["lora up"],
     unseen=("the linear that opens the mlp",)),
-    "down": say("the down projection", "the last mlp layer", "the second linear layer of the mlp",
+    "down": say("the down projection", "the last mlp layer", "the second linear layer of the mlp", *SLOTS["lora down"],
     unseen=("the linear that ends the mlp",)),
     "all": say("all linear layers", "every linear layer", "all linears", "all Linear layers", "all projections",
+    *SLOTS["lora all"],
     unseen=("each and every linear",)),
 }  # fmt: skip
 
@@ -117,7 +123,11 @@ def _lora_numbers(rng: random.Random) -> tuple[int | None, int | None, dict[str,
     slots = {"rank": rank_phrases(rank)} if rank else {}
     if alpha:
         slots["alpha"] = say(
-            f"alpha {alpha}", f"alpha={alpha}", f"lora_alpha={alpha}", unseen=(f"a scaling alpha of {alpha}",)
+            f"alpha {alpha}",
+            f"alpha={alpha}",
+            f"lora_alpha={alpha}",
+            *numbered("alpha", alpha),
+            unseen=(f"a scaling alpha of {alpha}",),
         )
     return rank, alpha, slots
 
@@ -216,6 +226,7 @@ LORA = Intent(
         "(wrap|equip|extend) {target} with (LoRA|lora)" + _NUMBERS,
         "(finetune|fine-tune) {what}[ (in|of) {target}] with (LoRA|lora)" + _NUMBERS,
         "insert (LoRA|low-rank) (adapters|matrices)[ (in|into) {what}][ (in|of) {target}]" + _NUMBERS,
+        "(add|apply) (LoRA|lora) to (my|the|this) (model|network) (at|in) {target}" + _NUMBERS,
     ),
     unseen=(
         "give {what}[ (in|of) {target}] a trainable low-rank update" + _NUMBERS,

@@ -19,6 +19,7 @@ from genmad.intents.roles import ACTIVATIONS, BlockRoles, MlpRole
 from genmad.intents.targets import pick_target
 from genmad.intents.types import Request
 from genmad.intents.values import usual
+from genmad.intents.wordings.slots import SLOTS, numbered
 from genmad.intents.writing import Number, ScriptWriter, edit_blocks
 from genmad.ir.graph import Node
 
@@ -48,8 +49,11 @@ def resize_mlps(writer: ScriptWriter, roles: BlockRoles, width: Number) -> None:
         writer.rewire(product.name, slot, mlp.up[1])
 
 
-def _factor(rng: random.Random) -> tuple[Number, dict[str, Phrases], tuple[tuple[str, object], ...]]:
-    times, over = rng.choice([(2, 1), (2, 1), (1, 2), (1, 2), (3, 1), (4, 1), (1, 4), (3, 2), (1, 3)])
+_FACTORS = ((2, 1), (2, 1), (1, 2), (1, 2), (3, 1), (4, 1), (1, 4), (3, 2), (1, 3), (3, 4), (5, 4), (8, 1))
+
+
+def factor_words(rng: random.Random) -> tuple[Number, dict[str, Phrases], tuple[tuple[str, object], ...]]:
+    times, over = rng.choice(_FACTORS)
     words = {
         (2, 1): say("(double|widen)", unseen=("enlarge twofold", "scale up by two")),
         (1, 2): say("(halve|narrow)", unseen=("shrink by half", "cut in two")),
@@ -63,19 +67,29 @@ def _factor(rng: random.Random) -> tuple[Number, dict[str, Phrases], tuple[tuple
 
 def _factor_phrases(times: int, over: int) -> Phrases:
     table = {
-        (2, 1): (("twice as wide", "two times as wide", "2x wider", "2x as wide"), ("two times wider",)),
+        (2, 1): (("twice as wide", "two times as wide", "2x wider", "2x as wide", "100% wider", "100 percent wider"),
+                 ("two times wider", "200 % as wide")),
         (3, 1): (("three times as wide", "3x wider", "3x as wide"), ("thrice as wide",)),
-        (4, 1): (("four times as wide", "4x wider", "4x as wide"), ("fourfold as wide",)),
-        (1, 2): (("half as wide", "2x narrower", "two times narrower"), ("50% narrower",)),
-        (1, 4): (("a quarter as wide", "4x narrower", "four times narrower"), ("75% narrower",)),
+        (4, 1): (("four times as wide", "4x wider", "4x as wide", "four times wider"), ("fourfold as wide",)),
+        (8, 1): (("eight times as wide", "8x wider", "8x as wide"), ("eightfold as wide",)),
+        (1, 2): (("half as wide", "2x narrower", "two times narrower", "narrower by half", "50 percent narrower"),
+                 ("50% narrower",)),
+        (1, 4): (("a quarter as wide", "4x narrower", "four times narrower", "75 percent narrower"),
+                 ("75% narrower", "one quarter as wide")),
         (1, 3): (("a third as wide", "3x narrower", "three times narrower"), ("one third as wide",)),
-        (3, 2): (("1.5 times as wide", "1.5x wider", "1.5x as wide"), ("50% wider",)),
-    }
+        (3, 2): (("1.5 times as wide", "1.5x wider", "1.5x as wide", "50 percent wider", "half as wide again",
+                  "one and a half times as wide"), ("50% wider",)),
+        (3, 4): (("25% narrower", "25 % narrower", "25 percent narrower", "three quarters as wide"),
+                 ("narrower by a quarter", "a quarter narrower", "0.75 times as wide")),
+        (5, 4): (("25% wider", "25 % wider", "25 percent wider", "a quarter wider", "1.25 times as wide"),
+                 ("wider by a quarter", "1.25x as wide")),
+    }  # fmt: skip
     return Phrases(*table[times, over])
 
 
 def _width_phrases(width: int) -> Phrases:
-    seen = (f"{width}", f"{width}", f"{width} units", f"{width} hidden units", f"{width} channels", f"width {width}")
+    plain = (f"{width}", f"{width}", f"{width} units", f"{width} hidden units", f"{width} channels", f"width {width}")
+    seen = (*plain, f"{width}", f"{width}", *numbered("mlp width", width))
     return Phrases(seen, (f"{width} neurons", f"{width} features"))
 
 
@@ -97,7 +111,7 @@ def _propose_resize(anatomy: Anatomy, rng: random.Random) -> Draft | None:
         width = usual(rng, WIDTHS, 8, 4096)
         number, values, slots = Number.of(width), (("width", width),), {"width": _width_phrases(width)}
     else:
-        number, slots, values = _factor(rng)
+        number, slots, values = factor_words(rng)
         if not all(_fits_over(anatomy, layer, number) for layer in target.layers):
             return None
     return layer_draft(
@@ -156,36 +170,53 @@ RESIZE_MLP = Intent(
     ),
     propose=_propose_resize,
     refuse=(
-        out_of_range("resize_mlp", lambda rng: _factor(rng)[1]),
+        out_of_range("resize_mlp", lambda rng: factor_words(rng)[1]),
         _no_mlp("resize_mlp", {"scale": say("(double|halve|widen|narrow)")}),
     ),
     weight=1.4,
 )
 
 NEW_ACTIVATIONS: dict[str, tuple[str, dict[str, object], Phrases]] = {
-    "relu": ("Relu", {}, say("relu", "ReLU", "Relu", unseen=("rectified linear units",))),
-    "gelu": ("Gelu", {}, say("gelu", "GELU", "GeLU", unseen=("Gaussian error linear units",))),
-    "silu": ("Silu", {}, say("silu", "SiLU", "swish", "Swish", unseen=("the SiLU function",))),
-    "mish": ("Mish", {}, say("mish", "Mish", unseen=("the Mish function",))),
-    "leaky_relu": ("LeakyRelu", {}, say("leaky relu", "LeakyReLU", "leaky ReLU", unseen=("a leaky rectifier",))),
-    "elu": ("Elu", {}, say("elu", "ELU", unseen=("exponential linear units",))),
-    "selu": ("Selu", {}, say("selu", "SELU", unseen=("scaled exponential linear units",))),
-    "hard_swish": ("HardSwish", {}, say("hardswish", "hard swish", "HardSwish", unseen=("the hard version of swish",))),
-    "tanh": ("Tanh", {}, say("tanh", "Tanh", unseen=("hyperbolic tangent",))),
-    "sigmoid": ("Sigmoid", {}, say("sigmoid", "Sigmoid", unseen=("the logistic function",))),
-    "softplus": ("Softplus", {}, say("softplus", "Softplus", unseen=("the softplus function",))),
-    "relu6": ("Relu6", {}, say("relu6", "ReLU6", unseen=("relu clipped at 6",))),
-    "quick_gelu": (
-        "Gelu",
-        {"approximate": "sigmoid"},
-        say("quick gelu", "QuickGELU", "quick_gelu", unseen=("the sigmoid gelu",)),
-    ),
-    "gelu_tanh": (
-        "Gelu",
-        {"approximate": "tanh"},
-        say("gelu_new", "tanh gelu", "the tanh approximation of gelu", unseen=("gelu with tanh",)),
-    ),
-}
+    "relu": ("Relu", {}, say(
+        "relu", "ReLU", "Relu", "a rectifier", "rectifiers", "rectified linear unit", "the rectified linear unit",
+        "relus", "ReLUs", "max<0, x>", unseen=("rectified linear units", "half-wave rectification"))),
+    "gelu": ("Gelu", {}, say(
+        "gelu", "GELU", "GeLU", "gaussian error linear unit", "the Gaussian error linear unit", "GELUs", "exact gelu",
+        "gaussian error linear", unseen=("Gaussian error linear units", "x times the Gaussian cdf"))),
+    "silu": ("Silu", {}, say(
+        "silu", "SiLU", "swish", "Swish", "sigmoid linear unit", "sigmoid-weighted linear units", "the swish function",
+        "x * sigmoid<x>", unseen=("the SiLU function", "sigmoid linear units"))),
+    "mish": ("Mish", {}, say("mish", "Mish", "mish activation", "the mish", unseen=("the Mish function",))),
+    "leaky_relu": ("LeakyRelu", {}, say(
+        "leaky relu", "LeakyReLU", "leaky ReLU", "leaky rectified linear unit", "lrelu", "leaky rectifiers",
+        "leakyrelu", "leaky_relu", unseen=("a leaky rectifier", "leaky rectified linear units"))),
+    "elu": ("Elu", {}, say(
+        "elu", "ELU", "exponential linear unit", "the exponential linear unit", "ELUs", "exponential linear",
+        unseen=("exponential linear units",))),
+    "selu": ("Selu", {}, say(
+        "selu", "SELU", "scaled exponential linear unit", "self-normalizing activations", "scaled ELU",
+        unseen=("scaled exponential linear units",))),
+    "hard_swish": ("HardSwish", {}, say(
+        "hardswish", "hard swish", "HardSwish", "hard-swish", "h-swish", "hswish", "hard_swish",
+        unseen=("the hard version of swish", "piecewise-linear swish"))),
+    "tanh": ("Tanh", {}, say(
+        "tanh", "Tanh", "hyperbolic tangent", "the hyperbolic tangent function", "tan-h",
+        unseen=("the hyperbolic tangent", "tangens hyperbolicus"))),
+    "sigmoid": ("Sigmoid", {}, say(
+        "sigmoid", "Sigmoid", "logistic sigmoid", "logistic function", "sigmoids", "the sigmoid function",
+        unseen=("the logistic function", "the logistic curve"))),
+    "softplus": ("Softplus", {}, say(
+        "softplus", "Softplus", "soft plus", "smooth relu", unseen=("the softplus function",))),
+    "relu6": ("Relu6", {}, say(
+        "relu6", "ReLU6", "relu 6", "ReLU-6", "capped relu", "relu capped at 6",
+        unseen=("relu clipped at 6", "a rectifier limited to six"))),
+    "quick_gelu": ("Gelu", {"approximate": "sigmoid"}, say(
+        "quick gelu", "QuickGELU", "quick_gelu", "quickgelu", "sigmoid approximation of gelu", "gelu by sigmoid",
+        unseen=("the sigmoid gelu",))),
+    "gelu_tanh": ("Gelu", {"approximate": "tanh"}, say(
+        "gelu_new", "tanh gelu", "the tanh approximation of gelu", "gelu <tanh>", "tanh-approximated gelu",
+        "gelu_pytorch_tanh", "approximate gelu", unseen=("gelu with tanh",))),
+}  # fmt: skip
 _FROM = {
     "Relu": "relu",
     "Gelu": "gelu",
@@ -340,14 +371,15 @@ def _propose_adapter(anatomy: Anatomy, rng: random.Random) -> Draft | None:
             f"bottleneck size {size}",
             f"width {size}",
             f"hidden size {size}",
+            *numbered("adapter size", size),
         )
         slots["size"] = Phrases(seen, (f"{size} hidden units", f"an inner width of {size}"))
     if act:
         slots["act"] = NEW_ACTIVATIONS[act][2]
     if where:
-        slots["where"] = say("attention", "self-attention",
+        slots["where"] = say("attention", "self-attention", *SLOTS["attention"],
             unseen=("the attention part",)) if where == "attention" else say(
-            "mlp", "feed-forward", "MLP", "ffn", unseen=("feed-forward part",))  # fmt: skip
+            "mlp", "feed-forward", "MLP", "ffn", *SLOTS["mlp"], unseen=("feed-forward part",))  # fmt: skip
     op = NEW_ACTIVATIONS[act or "gelu"][0]
     return layer_draft(
         "adapter", anatomy, target, lambda w, r: add_adapter(w, r, size or 64, op, where),

@@ -2,6 +2,9 @@
 
 import random
 
+from genmad.intents.fresh.talk import OFF_TOPIC as FRESH_OFF_TOPIC
+from genmad.intents.wordings.off_topic import OFF_TOPIC as MORE_OFF_TOPIC
+
 OFF_TOPIC = (
     "what is the weather (today|tomorrow|in {place})", "tell me a (joke|story|poem)",
     "who (won|is winning) the (match|election|race)",
@@ -67,11 +70,12 @@ def word(rng: random.Random) -> str:
     return "".join(rng.choice(_SYLLABLES) for _ in range(rng.randrange(2, 5)))
 
 
-def sentence(rng: random.Random, unseen: bool) -> tuple[str, str]:
+def sentence(rng: random.Random, unseen: bool, fresh: bool = False) -> tuple[str, str]:
     """A senseless prompt in template notation, and which kind it is."""
     kind = rng.choices(("topic", "salad", "letters", "mixed"), (5, 2, 1, 2))[0]
     if kind == "topic":
-        text = rng.choice(OFF_TOPIC_UNSEEN if unseen else OFF_TOPIC)
+        held_out = FRESH_OFF_TOPIC if fresh else OFF_TOPIC_UNSEEN
+        text = rng.choice(held_out if unseen or fresh else (*OFF_TOPIC, *MORE_OFF_TOPIC))
         return text.replace("{place}", rng.choice(_PLACES)).replace("{n}", str(rng.randrange(2, 60))), kind
     if kind == "salad":
         return " ".join(rng.choice(_SALAD) for _ in range(rng.randrange(2, 10))), kind

@@ -4,24 +4,43 @@ import random
 from collections.abc import Mapping
 
 from genmad.intents.anatomy import Anatomy, Layer
-from genmad.intents.draft import Draft, Intent, layer_draft, out_of_range, target_or_all
+from genmad.intents.draft import Draft, Intent, layer_draft, out_of_range, refusal_draft, target_or_all
 from genmad.intents.phrasing import Phrases, say
 from genmad.intents.roles import BlockRoles
 from genmad.intents.targets import pick_target
 from genmad.intents.types import Request
+from genmad.intents.wordings.slots import SLOTS, numbered
 from genmad.intents.writing import Number, ScriptWriter, edit_blocks
 from genmad.ir.graph import Node
 
-_NAMES = {
-    "LayerNorm": say("LayerNorm", "layernorm", "layer norm", "layer normalization", unseen=("LN",)),
-    "RMSNorm": say("RMSNorm", "rmsnorm", "rms norm", "RMS normalization", unseen=("root mean square norm",)),
-    "BatchNorm": say("BatchNorm", "batchnorm", "batch norm", "batch normalization", unseen=("BN",)),
-    "GroupNorm": say("GroupNorm", "groupnorm", "group norm", "group normalization", unseen=("GN",)),
-    "InstanceNorm": say("InstanceNorm", "instancenorm", "instance norm", "instance normalization", unseen=("IN",)),
-    "ChannelLayerNorm": say(
-        "ChannelLayerNorm", "channel layer norm", "channel-wise layer norm", unseen=("layer norm over channels",)
+NORM_NAMES = {
+    "LayerNorm": say(
+        "LayerNorm", "layernorm", "layer norm", "layer normalization", "layer-norm", "layer normalisation",
+        "layernorms", "layer_norm", "layer norms", unseen=("LN", "normalization over features"),
     ),
-}
+    "RMSNorm": say(
+        "RMSNorm", "rmsnorm", "rms norm", "RMS normalization", "root mean square normalization", "rms-norm",
+        "RMS layer norm",
+        "root-mean-square norm", "rms_norm", "rmsnorms", "root mean square layer normalization",
+        unseen=("root mean square norm", "normalization by the root mean square"),
+    ),
+    "BatchNorm": say(
+        "BatchNorm", "batchnorm", "batch norm", "batch normalization", "batch-norm", "batch normalisation",
+        "batchnorms",        "BatchNorm2d", "batch_norm", unseen=("BN", "normalization over the batch"),
+    ),
+    "GroupNorm": say(
+        "GroupNorm", "groupnorm", "group norm", "group normalization", "group-norm", "group normalisation",
+        "group_norm",        unseen=("GN", "normalization over groups of channels"),
+    ),
+    "InstanceNorm": say(
+        "InstanceNorm", "instancenorm", "instance norm", "instance normalization", "instance-norm", "InstanceNorm2d",
+        "instance normalisation", unseen=("IN", "normalization per instance"),
+    ),
+    "ChannelLayerNorm": say(
+        "ChannelLayerNorm", "channel layer norm", "channel-wise layer norm", "LayerNorm2d",
+        "layer norm across channels",        "channels-first layer norm", unseen=("layer norm over channels",),
+    ),
+}  # fmt: skip
 _SWAPS = {
     "LayerNorm": ("RMSNorm",),
     "RMSNorm": ("LayerNorm",),
@@ -52,13 +71,13 @@ def _propose_swap(possible: bool, anatomy: Anatomy, rng: random.Random) -> Draft
     new = rng.choice(_SWAPS[old]) if possible else "GroupNorm"
     if not possible and "GroupNorm" not in _SWAPS[old]:
         return None
-    slots = {"new": _NAMES[new]}
+    slots = {"new": NORM_NAMES[new]}
     groups = None
     if new == "GroupNorm" and (rng.random() < 0.6 or not possible):
         groups = rng.choice((1, 2, 4, 8, 16, 32) if possible else (3, 5, 7, 11, 13, 17, 6, 12, 24))
         slots["groups"] = _group_phrases(groups)
     if rng.random() < 0.7:
-        slots["old"] = _NAMES[old]
+        slots["old"] = NORM_NAMES[old]
     values = {"old": old, "new": new, "num_groups": groups}
     count = groups or DEFAULT_GROUPS
     refusal = "" if possible else "not_divisible"
@@ -69,7 +88,7 @@ def _propose_swap(possible: bool, anatomy: Anatomy, rng: random.Random) -> Draft
         return None
     kinds = {n.op for x in target.layers for n in anatomy.roles(x.block).norms}
     if "old" not in slots and kinds != {old}:
-        slots["old"] = _NAMES[old]
+        slots["old"] = NORM_NAMES[old]
     return layer_draft(
         "swap_norm", anatomy, target, lambda w, r: swap_norms(w, r, old, new, count), values=values, slots=slots,
         refusal=refusal
@@ -78,7 +97,9 @@ def _propose_swap(possible: bool, anatomy: Anatomy, rng: random.Random) -> Draft
 
 def _group_phrases(groups: int) -> Phrases:
     noun = "group" if groups == 1 else "groups"
-    return Phrases((f"{groups} {noun}", f"num_groups={groups}"), (f"{groups} channel {noun}",))
+    return Phrases(
+        (f"{groups} {noun}", f"num_groups={groups}", *numbered("norm groups", groups)), (f"{groups} channel {noun}",)
+    )
 
 
 def _swap_everywhere(
@@ -90,7 +111,7 @@ def _swap_everywhere(
 
     nodes = tuple(p.path for p in anatomy.places if touches(p.node))
     request = Request(intent="swap_norm", nodes=nodes, values=tuple(values.items()), refusal=refusal)
-    slots.setdefault("old", _NAMES[old])
+    slots.setdefault("old", NORM_NAMES[old])
 
     def build(writer: ScriptWriter) -> None:
         edit_blocks(writer, anatomy, touches, lambda w, r: swap_norms(w, r, old, new, groups))
@@ -101,7 +122,7 @@ def _swap_everywhere(
 def _swap_absent(anatomy: Anatomy, rng: random.Random) -> Draft | None:
     """A normalization that the model does not have."""
     present = {n.op for b in anatomy.graph.all_blocks for n in b.nodes}
-    if not present & set(_NAMES):
+    if not present & set(NORM_NAMES):
         return None  # norms in primitive ops: what the user means is there
     absent = [n for n in ("BatchNorm", "RMSNorm", "LayerNorm", "GroupNorm") if n not in present and n in _SWAPS]
     target = pick_target(anatomy, rng)
@@ -109,11 +130,25 @@ def _swap_absent(anatomy: Anatomy, rng: random.Random) -> Draft | None:
         return None
     old = rng.choice(absent)
     news = [n for n in _SWAPS[old] if n not in present] or list(_SWAPS[old])
-    slots = {"old": _NAMES[old], "new": _NAMES[rng.choice(news)]}
+    slots = {"old": NORM_NAMES[old], "new": NORM_NAMES[rng.choice(news)]}
     if rng.random() < 0.6:
         slots["target"] = target.phrases
     request = Request(intent="swap_norm", values=(("old", old),), refusal="no_such_target")
     return Draft(request=request, slots=slots, build=None, exact=target.exact)
+
+
+def _swap_done(anatomy: Anatomy, rng: random.Random) -> Draft | None:
+    """The kind of norm that is asked for is the only one there is."""
+    present = {n.op for b in anatomy.graph.all_blocks for n in b.nodes if n.op in NORM_NAMES}
+    if len(present) != 1:
+        return None
+    new = next(iter(present))
+    slots = {"new": NORM_NAMES[new]}
+    target = pick_target(anatomy, rng, lambda x: bool(anatomy.roles(x.block).norms))
+    if target is not None and rng.random() < 0.6:
+        slots["target"] = target.phrases
+    values = {"old": None, "new": new}
+    return refusal_draft("swap_norm", "already_so", slots, values=values, exact="target" in slots and target.exact)
 
 
 SWAP_NORM = Intent(
@@ -146,8 +181,8 @@ SWAP_NORM = Intent(
     propose=lambda anatomy, rng: _propose_swap(True, anatomy, rng),
     refuse=(
         lambda anatomy, rng: _propose_swap(False, anatomy, rng),
-        _swap_absent,
-        out_of_range("swap_norm", lambda rng: {"new": _NAMES[rng.choice(("LayerNorm", "RMSNorm", "GroupNorm"))]}),
+        _swap_absent, _swap_done,
+        out_of_range("swap_norm", lambda rng: {"new": NORM_NAMES[rng.choice(("LayerNorm", "RMSNorm", "GroupNorm"))]}),
     ),
     weight=1.4,
 )
@@ -181,15 +216,17 @@ def insert_norm(writer: ScriptWriter, roles: BlockRoles, kind: str, where: str) 
 
 
 _WHERES = {
-    "after attention": say("after the attention", "after attention", "behind the attention",
+    "after attention": say("after the attention", "after attention", "behind the attention", *SLOTS["after attention"],
     unseen=("following the attention",)),
-    "after mlp": say("after the mlp", "after the MLP", "after the feed-forward", "behind the ffn",
+    "after mlp": say("after the mlp", "after the MLP", "after the feed-forward", "behind the ffn", *SLOTS["after mlp"],
     unseen=("following the feed-forward part",)),
     "before mlp": say("before the mlp", "before the MLP", "in front of the feed-forward", "before the ffn",
+    *SLOTS["before mlp"],
     unseen=("preceding the mlp",)),
     "before attention": say("before the attention", "before attention", "in front of the attention",
+    *SLOTS["before attention"],
     unseen=("preceding the attention",)),
-    "at the end": say("at the end", "at the output", unseen=("as the last thing",)),
+    "at the end": say("at the end", "at the output", *SLOTS["at the end"], unseen=("as the last thing",)),
 }  # fmt: skip
 
 
@@ -204,7 +241,8 @@ def _propose_insert(anatomy: Anatomy, rng: random.Random) -> Draft | None:
         return None
     return layer_draft(
         "insert_norm", anatomy, target, lambda w, r: insert_norm(w, r, kind, where),
-        values={"norm": kind, "where": where}, slots={"new": _NAMES[kind], "where": _WHERES[where]}, say_target=said,
+        values={"norm": kind, "where": where}, slots={"new": NORM_NAMES[kind], "where": _WHERES[where]},
+        say_target=said,
     )  # fmt: skip
 
 
@@ -235,7 +273,7 @@ INSERT_NORM = Intent(
     propose=_propose_insert,
     refuse=(
         out_of_range(
-            "insert_norm", lambda rng: {"new": _NAMES["RMSNorm"], "where": _WHERES[rng.choice(list(_WHERES))]}
+            "insert_norm", lambda rng: {"new": NORM_NAMES["RMSNorm"], "where": _WHERES[rng.choice(list(_WHERES))]}
         ),
     ),
 )
@@ -261,9 +299,9 @@ def _propose_scale(anatomy: Anatomy, rng: random.Random) -> Draft | None:
         return None
     slots = {}
     if where:
-        slots["where"] = say("attention", "self-attention",
+        slots["where"] = say("attention", "self-attention", *SLOTS["attention"],
             unseen=("the attention branch",)) if where == "attention" else say(
-            "mlp", "feed-forward", "MLP", "ffn", unseen=("feed-forward branch",))  # fmt: skip
+            "mlp", "feed-forward", "MLP", "ffn", *SLOTS["mlp"], unseen=("feed-forward branch",))  # fmt: skip
     return layer_draft(
         "layer_scale", anatomy, target, lambda w, r: add_scales(w, r, where),
         values={"where": where or None}, slots=slots, say_target=said,

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from genmad.intents.anatomy import Anatomy, Layer
+from genmad.intents.fresh import FRESH_TARGETS
 from genmad.intents.phrasing import Phrases
 from genmad.intents.wordings import TARGETS
 
@@ -66,6 +67,9 @@ class _Nouns:
     of: str
 
 
+_BLOCKS = _Nouns("block", "blocks", "")
+
+
 def _nouns(anatomy: Anatomy, side: str, rng: random.Random) -> _Nouns:
     word = f"{side} " if side else ""
     stems = ["layer", "layer", "block"]
@@ -80,9 +84,26 @@ def _nouns(anatomy: Anatomy, side: str, rng: random.Random) -> _Nouns:
 
 
 def _worded(kind: str, n: _Nouns, seen: tuple[str, ...], unseen: tuple[str, ...], **fields: object) -> Phrases:
-    """The phrases of a kind of target, with the further ones of `wordings` that are not held out."""
-    more = (text.format(one=n.one, many=n.many, of=n.of, **fields) for text in TARGETS.get(kind, ()))
-    return Phrases((*seen, *(text for text in more if text not in unseen)), unseen)
+    """The phrases of a kind of target, with the further ones of `wordings`; the usual ones stay the more frequent."""
+    words = {"one": n.one, "many": n.many, "of": n.of, **fields}
+    more = (text.format(**words) for text in TARGETS.get(kind, ()))
+    return Phrases((*seen * 4, *more), unseen, fresh_phrases(kind, **words))
+
+
+def fresh_phrases(kind: str, **words: object) -> tuple[str, ...]:
+    """The fresh phrases of a kind of target."""
+    return tuple(text.format(**words) for text in FRESH_TARGETS[kind])
+
+
+def absent_phrases(one: str, index: int, near: int) -> tuple[str, ...]:
+    """The further words for layers at an index that is not there: alone, after `near` in a list, or ending a range."""
+    nouns, word = {"one": one, "many": f"{one}s", "of": ""}, nth(index + 1)
+    return (
+        *(text.format(**nouns, i=index) for text in TARGETS["index"]),
+        *(text.format(**nouns, word=word) for text in TARGETS["ordinal"]),
+        *(text.format(**nouns, i=near, j=index) for text in TARGETS["range"][::3]),
+        *(text.format(**nouns, head=near, last=index) for text in TARGETS["list"][::3]),
+    )
 
 
 Maker = Callable[[Sequence[Layer], _Nouns, random.Random], "Target | None"]
@@ -167,7 +188,7 @@ def _from_end(pool: Sequence[Layer], n: _Nouns, rng: random.Random) -> Target | 
     )
 
 
-def _name(pool: Sequence[Layer], _n: _Nouns, rng: random.Random) -> Target:
+def _name(pool: Sequence[Layer], n: _Nouns, rng: random.Random) -> Target:
     layer = rng.choice(pool)
     short = ".".join(layer.path.split(".")[-2:])
     forms = [layer.path, layer.path, f"{layer.path}"]
@@ -176,7 +197,7 @@ def _name(pool: Sequence[Layer], _n: _Nouns, rng: random.Random) -> Target:
     return Target(
         kind="name",
         layers=(layer,),
-        phrases=Phrases(tuple(forms), (f"the module {layer.path}", f"`{layer.path}`")),
+        phrases=_worded("name", n, tuple(forms), (f"the module {layer.path}", f"`{layer.path}`"), path=layer.path),
         exact=True,
     )
 
@@ -339,10 +360,9 @@ def _draw(anatomy: Anatomy, layers: Sequence[Layer], rng: random.Random, single:
     if pool[0].stage >= 0:
         return _staged(pool, maker, rng)
     if side and maker is _all and spoken and rng.random() < 0.4:
-        plain = Phrases(
-            (f"the {side}", f"the whole {side}", f"the entire {side}"), (f"the {side} side", f"the {side} as a whole")
-        )
-        return Target(kind="side", layers=tuple(pool), phrases=plain)
+        seen = (f"the {side}", f"the whole {side}", f"the entire {side}")
+        phrases = _worded("side", _BLOCKS, seen, (f"the {side} side", f"the {side} as a whole"), side=side)
+        return Target(kind="side", layers=tuple(pool), phrases=phrases)
     if maker in _NUMBERED and len({layer.stem for layer in pool}) > 1:
         return None
     target = maker(pool, _nouns(anatomy, spoken, rng), rng)
@@ -359,8 +379,9 @@ def _with_whole(target: Target, layers: Sequence[Layer]) -> Target:
 def _staged(pool: Sequence[Layer], maker: Maker, rng: random.Random) -> Target | None:
     """Targets in a model of stages: a layer of a stage, a whole stage, or the ends of the model."""
     one = rng.choice(("block", "layer"))
+    nouns = _Nouns(one, f"{one}s", "")
     if maker in (_last, _first, _name, _all) and rng.random() < 0.5:
-        target = maker(pool, _Nouns(one, f"{one}s", ""), rng)
+        target = maker(pool, nouns, rng)
         return _with_whole(target, pool) if target else None
     stages = list(dict.fromkeys(layer.stage for layer in pool))
     place = rng.randrange(len(stages))
@@ -377,7 +398,6 @@ def _staged(pool: Sequence[Layer], maker: Maker, rng: random.Random) -> Target |
             f"the {one}s of {name}",
             f"each {one} of {name}",
         )
-        return Target(
-            kind="stage", layers=tuple(mine), phrases=Phrases(whole, (f"the whole of {name}", f"{name} as a whole"))
-        )
+        unseen = (f"the whole of {name}", f"{name} as a whole")
+        return Target(kind="stage", layers=tuple(mine), phrases=_worded("stage", nouns, whole, unseen, name=name))
     return maker(mine, _Nouns(one, f"{one}s", f" (of|in) {name}"), rng)

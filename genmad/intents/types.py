@@ -6,7 +6,9 @@ from typing import Any
 
 from genmad.ir.script import EditScript, Replace, SetAttrs
 
-READINGS = ("branch", "convert", "insert", "remove", "duplicate", "replace", "resize", "adapt", "connect")
+READINGS = (
+    "branch", "convert", "insert", "remove", "duplicate", "replace", "resize", "adapt", "connect", "complete",
+)  # fmt: skip
 REFUSALS = ("no_such_target", "not_divisible", "not_applicable", "not_understood", "already_so")
 
 

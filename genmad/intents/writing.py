@@ -1,6 +1,7 @@
 """Writing canonical scripts: every step is run as it is written, so names are fresh and a step that fails is known."""
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from genmad.intents.anatomy import Anatomy, Layer
 from genmad.intents.roles import BlockRoles
@@ -61,8 +62,21 @@ class ScriptWriter:
         self.failed = None
         self.steps.append(step)
 
+    def write(self, step: Step) -> None:
+        """Writes a step that stands already."""
+        self._step(step)
+
     def at(self, *calls: str) -> None:
         self._step(At(tuple(calls)))
+
+    def section(self, calls: Sequence[str], edit: Callable[["ScriptWriter"], None]) -> None:
+        """Opens a section and runs `edit` in it; where that has nothing to do, no section is written."""
+        state, count = self.state, len(self.steps)
+        self.at(*calls)
+        edit(self)
+        if len(self.steps) == count + 1:
+            self.state = state
+            del self.steps[count:]
 
     def set(self, node: str, **settings: Setting) -> None:
         self._step(SetAttrs(node, tuple(settings.items())))
@@ -97,6 +111,10 @@ class ScriptWriter:
         self._step(Remove(node))
 
 
+def _edit_with(edit: Edit, roles: BlockRoles, writer: ScriptWriter) -> None:
+    edit(writer, roles)
+
+
 def sections(layers: Iterable[Layer]) -> list[tuple[str, tuple[str, ...]]]:
     """(block, paths of the calls that run it) in the order of the first call."""
     table: dict[str, list[str]] = {}
@@ -108,15 +126,13 @@ def sections(layers: Iterable[Layer]) -> list[tuple[str, tuple[str, ...]]]:
 def edit_layers(writer: ScriptWriter, anatomy: Anatomy, layers: Sequence[Layer], edit: Edit) -> None:
     """Runs `edit` in one section per distinct block."""
     for block, paths in sections(layers):
-        writer.at(*paths)
-        edit(writer, anatomy.roles(block))
+        writer.section(paths, partial(_edit_with, edit, anatomy.roles(block)))
 
 
 def edit_blocks(writer: ScriptWriter, anatomy: Anatomy, touches: Callable[[Node], bool], edit: Edit) -> None:
     """Runs `edit` in every block that holds a node that it touches, in the execution order of the first such node."""
     for block, paths in holders(anatomy, touches):
-        writer.at(*paths)
-        edit(writer, anatomy.roles(block))
+        writer.section(paths, partial(_edit_with, edit, anatomy.roles(block)))
 
 
 def holders(anatomy: Anatomy, touches: Callable[[Node], bool]) -> list[tuple[str, tuple[str, ...]]]:

@@ -11,7 +11,7 @@ from genmad.ir.check import check_types, type_problems
 from genmad.ir.delta import BlockDelta, GraphDelta, Rewiring
 from genmad.ir.diagnostics import Diagnostic, GenmadError, GraphError, ShapeError
 from genmad.ir.fold import flatten, fold
-from genmad.ir.graph import CALL, Block, Graph, Node, Place, Value, parameter_names, places, producer
+from genmad.ir.graph import CALL, Block, Graph, Node, Place, Value, call_places, parameter_names, places, producer
 from genmad.ir.opdef import Attr, Attrs, Cost, OnnxContext, OpDef, Param, Sample, TorchContext, Types
 from genmad.ir.rewrite import (
     assemble,
@@ -70,6 +70,7 @@ __all__ = [
     "Types",
     "Value",
     "assemble",
+    "call_places",
     "canonical_hash",
     "canonical_order",
     "canonicalize",

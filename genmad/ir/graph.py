@@ -99,6 +99,11 @@ class Block:
         return {node.name: node for node in self.nodes}
 
     @cached_property
+    def calls(self) -> tuple[Node, ...]:
+        """The nodes that call other blocks, in order."""
+        return tuple(node for node in self.nodes if node.is_call)
+
+    @cached_property
     def users(self) -> Mapping[str, tuple[tuple[str, int], ...]]:
         """For each value, the (node, input slot) pairs that read it."""
         table: dict[str, list[tuple[str, int]]] = {name: [] for name in self.types}
@@ -171,9 +176,8 @@ class Graph:
                 problems.append(
                     Diagnostic(where=f'block "{block.name}"', got="a name used twice", expected="a unique name")
                 )
-            for node in block.nodes:
-                if node.is_call:
-                    problems += _call_problems(block, node, known)
+            for node in block.calls:
+                problems += _call_problems(block, node, known)
             known[block.name] = block
         if problems:
             raise GraphError(*problems)
@@ -238,6 +242,17 @@ def places(graph: Graph, block: Block | None = None, prefix: str = "", calls: tu
         if node.is_call:
             inner = f"{prefix}{node.scope}." if node.scope else prefix
             yield from places(graph, graph.block_map[node.callee], inner, (*calls, node.name))
+
+
+def call_places(
+    graph: Graph, block: Block | None = None, prefix: str = "", calls: tuple[str, ...] = ()
+) -> Iterator[Place]:
+    """`places`, the calls alone."""
+    block = block or graph.main
+    for node in block.calls:
+        yield Place(prefix + node.name, block, node, prefix, calls)
+        inner = f"{prefix}{node.scope}." if node.scope else prefix
+        yield from call_places(graph, graph.block_map[node.callee], inner, (*calls, node.name))
 
 
 def parameter_names(graph: Graph) -> tuple[str, ...]:

@@ -174,8 +174,14 @@ class OnnxContext(Protocol):
     def param(self, slot: str) -> str:
         """Name of the ONNX value that holds a parameter."""
 
-    def op(self, op_type: str, *inputs: str, outputs: int = 1, **attrs: Any) -> Any:
-        """Adds one ONNX node of the standard domain; the name of its output, or a tuple of names."""
+    def op(self, op_type: str, *inputs: str, outputs: int = 1, domain: str = "", version: int = 0, **attrs: Any) -> Any:
+        """Adds one ONNX node; the name of its output, or a tuple of names.
+
+        `version` is the version of the domain that the node needs, 0 for one that every version has as it is.
+        """
+
+    def fresh(self, stem: str) -> str:
+        """A name that nothing else in the function or graph has, for values inside subgraphs."""
 
     def const(self, value: Any, dtype: str = "int64") -> str:
         """A constant tensor from a scalar or a nested list; the name of its value."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from genmad.ir.build import DraftGraph, OpSet, retype
 from genmad.ir.diagnostics import Diagnostic, GraphError, ShapeError
-from genmad.ir.graph import CALL, Block, Graph, Node, places, producer
+from genmad.ir.graph import CALL, Block, Graph, Node, call_places, producer
 from genmad.ir.rewrite import called_blocks, replace_block, topological_sort
 from genmad.ir.script_numbers import Settings, node_of, refuse, resolve
 from genmad.ir.script_steps import Add, At, Remove, Replace, ReplaceUses, Rewire, SetAttrs, Step
@@ -263,7 +263,7 @@ def _at(state: EditState, step: At) -> EditState:
     state = state.close()
     if not step.calls:
         return replace(state, block=state.graph.main.name, prefix="")
-    found = {place.path: place for place in places(state.graph) if place.node.is_call}
+    found = {place.path: place for place in call_places(state.graph)}
     missing = [path for path in step.calls if path not in found]
     if missing:
         got, expected = f"no call at {', '.join(missing)}", f"calls among {', '.join(list(found)[:40])}"

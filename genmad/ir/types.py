@@ -49,7 +49,14 @@ class SymDim:
 
     def __floordiv__(self, other: "Dim") -> "Dim":
         exact = divide_exactly(self, other)
-        return exact if exact is not None else SymDim.symbol(f"floor({self}/{other})")
+        if exact is not None:
+            return exact
+        if not isinstance(other, int) or other < 1:
+            return SymDim.symbol(f"floor({self}/{other})")
+        # One text for one value: whole multiples leave the division, floor((seq-4)/4) is floor(seq/4) - 1.
+        whole = _collect((mono, factor // other) for mono, factor in self.terms if not mono or factor % other == 0)
+        rest = self - whole * other
+        return whole + SymDim.symbol(f"floor({rest}/{other})")
 
     def __rfloordiv__(self, other: "Dim") -> "Dim":
         return SymDim.symbol(f"floor({other}/{self})")
@@ -168,6 +175,9 @@ class DType(str, Enum):
     INT16 = "int16"
     INT8 = "int8"
     UINT8 = "uint8"
+    UINT16 = "uint16"
+    UINT32 = "uint32"
+    UINT64 = "uint64"
     BOOL = "bool"
     COMPLEX64 = "complex64"
 

@@ -23,6 +23,9 @@ ONNX_NAMES = {
     DType.INT16: "INT16",
     DType.INT8: "INT8",
     DType.UINT8: "UINT8",
+    DType.UINT16: "UINT16",
+    DType.UINT32: "UINT32",
+    DType.UINT64: "UINT64",
     DType.BOOL: "BOOL",
     DType.COMPLEX64: "COMPLEX64",
 }
@@ -71,8 +74,14 @@ class Body:
         self.sizes: dict[str, str] = {}
         self.names: dict[str, str] = {name: name for name, _ in self.inputs}
         self.domains: set[str] = set()
+        self.versions: dict[str, set[int]] = {}
         self._taken = {name for name, _ in self.inputs}
         self._dims: dict[Dim, str] = {}
+        self._made: list[tuple[str, TensorType]] = []
+
+    def note(self, made: Iterable[tuple[str, TensorType]]) -> None:
+        """Tells the types of values that were written, off which symbols of their own can be read."""
+        self._made.extend(made)
 
     def reserve(self, names: Iterable[str]) -> None:
         """Keeps names free for parameters."""
@@ -89,10 +98,12 @@ class Body:
     def add(
         self, op_type: str, inputs: Sequence[str], outputs: Sequence[str], name: str, attrs: Attrs, domain: str = ""
     ) -> "NodeProto":
-        from onnx import helper
+        from onnx import AttributeProto, helper
 
-        plain = {k: _attribute(k, v) for k, v in attrs.items() if v is not None}
+        ready = [v for v in attrs.values() if isinstance(v, AttributeProto)]
+        plain = {k: _attribute(k, v) for k, v in attrs.items() if v is not None and not isinstance(v, AttributeProto)}
         node = helper.make_node(op_type, list(inputs), list(outputs), name=name, domain=domain, **plain)
+        node.attribute.extend(ready)
         self.nodes.append(node)
         self.domains.add(domain)
         return node
@@ -143,11 +154,15 @@ class Body:
         return self.sizes[symbol]
 
     def _measured(self, symbol: str) -> str:
-        """The symbol read off an input that has an axis of size `a*symbol + b`; "" when there is none."""
-        plain = [(v, t, i) for v, t in self.inputs for i, d in enumerate(t.shape) if d == SymDim.symbol(symbol)]
+        """The symbol read off an input or earlier value that has an axis of size `a*symbol + b`; "" when there is none.
+
+        Symbols of results that only a run tells (how many elements are not zero) are read off those results.
+        """
+        known = [*self.inputs, *self._made]
+        plain = [(v, t, i) for v, t in known for i, d in enumerate(t.shape) if d == SymDim.symbol(symbol)]
         for value, _, axis in plain[:1]:
             return self._emit("Shape", value, stem=symbol, start=axis, end=axis + 1)
-        for value, type_ in self.inputs:
+        for value, type_ in known:
             for axis, dim in enumerate(type_.shape):
                 terms = dict(dim.terms) if isinstance(dim, SymDim) else {}
                 offset = terms.pop((), 0)
@@ -199,13 +214,19 @@ class NodeContext:
     def param(self, slot: str) -> str:
         return self._params[slot]
 
-    def op(self, op_type: str, *inputs: str, outputs: int = 1, **attrs: Any) -> Any:
+    def op(self, op_type: str, *inputs: str, outputs: int = 1, domain: str = "", version: int = 0, **attrs: Any) -> Any:
         name = self._body.fresh(f"{self._stem}/{op_type}")
         values = (name,) if outputs == 1 else tuple(self._body.fresh(f"{name}:{i}") for i in range(outputs))
         while inputs and not inputs[-1]:
             inputs = inputs[:-1]
-        self._body.add(op_type, inputs, values, name, attrs)
+        self._body.add(op_type, inputs, values, name, attrs, domain)
+        if version:
+            versions = self._body.versions.setdefault(domain, set())
+            versions.add(version)
         return values[0] if outputs == 1 else values
+
+    def fresh(self, stem: str) -> str:
+        return self._body.fresh(f"{self._stem}/{stem}")
 
     def const(self, value: Any, dtype: str = "int64") -> str:
         key = (repr(value), str(dtype))

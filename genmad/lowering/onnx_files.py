@@ -18,6 +18,7 @@ EXTERNAL_DATA_THRESHOLD = 64 * 2**20
 _ALIGNMENT = 4096  # so that a reader may map the tensors
 _ITEM_BYTES = {DType.FLOAT64: 8, DType.INT64: 8, DType.COMPLEX64: 8, DType.FLOAT32: 4, DType.INT32: 4}
 _ITEM_BYTES |= {DType.FLOAT16: 2, DType.BFLOAT16: 2, DType.INT16: 2, DType.INT8: 1, DType.UINT8: 1, DType.BOOL: 1}
+_ITEM_BYTES |= {DType.UINT16: 2, DType.UINT32: 4, DType.UINT64: 8}
 
 
 def size_bytes(type_: TensorType) -> int:

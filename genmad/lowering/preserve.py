@@ -20,7 +20,10 @@ _SILENCE: Mapping[str, tuple[str, ...]] = {
     "Conv": ("weight", "bias"),
     "ConvTranspose": ("weight", "bias"),
     "LongConv": ("weight", "bias"),
+    "SGConv": ("weight", "backward_weight", "bias"),
+    "SeparableConv1d": ("pointwise_weight", "bias"),
     "GatedMLP": ("down_weight", "down_bias"),
+    "SpatialAttention": ("out_weight", "out_bias"),
     "MambaMixer": ("out_proj_weight", "out_proj_bias"),
     "Embedding": ("weight",),
     "Scale": ("weight",),
@@ -41,6 +44,8 @@ _ZERO_TO_ZERO = frozenset(
         *("Gelu", "Silu", "Tanh", "HardSwish", "Mish"),
     }
 )
+# Attention over values of zero is zero.
+_VALUE_SLOT = {"Attention": 2, "HierarchicalAttention": 2, "MixedAttention": 2, "LSHAttention": 1}
 _GATE_AT_ZERO = {"sigmoid": 0.5, "hardsigmoid": 0.5, "hard_sigmoid": 0.5}
 
 
@@ -161,8 +166,8 @@ class _Analysis:
             return self.zero(block, prefix, node.inputs[0]) if node.op == "Scale" else None
         if node.op in _ZERO_TO_ZERO:
             return self.zero(block, prefix, node.inputs[0])
-        if node.op == "Attention":
-            return self.zero(block, prefix, node.inputs[2])
+        if node.op in _VALUE_SLOT:
+            return self.zero(block, prefix, node.inputs[_VALUE_SLOT[node.op]])
         if node.op in ("Mul", "MatMul"):
             ways = (self.zero(block, prefix, v) for v in node.inputs)
             return next((way for way in ways if way is not None), None)

@@ -6,6 +6,7 @@ inputs, then its parameters under their relative names, then the symbolic sizes 
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from genmad import __version__
@@ -16,6 +17,7 @@ from genmad.ir.types import TensorType
 from genmad.lowering.errors import LoweringError
 from genmad.lowering.onnx_body import Body, NodeContext, Signature, element_type
 from genmad.ops import OPSET
+from genmad.ops.onnx_call import REGION_DOMAIN
 
 if TYPE_CHECKING:
     from onnx import FunctionProto, ModelProto, ValueInfoProto
@@ -53,7 +55,8 @@ def write_model(graph: Graph, opset: int = OPSET_VERSION) -> "tuple[ModelProto, 
 
     if opset != OPSET_VERSION:
         raise LoweringError(f"opset {opset}: only opset {OPSET_VERSION} can be written; leave the argument out")
-    writer = _Writer(graph)
+    versions = domain_versions(graph)
+    writer = _Writer(graph, versions)
     body, outputs = writer.body(graph.main, is_main=True)
     proto = helper.make_graph(
         body.nodes,
@@ -62,10 +65,8 @@ def write_model(graph: Graph, opset: int = OPSET_VERSION) -> "tuple[ModelProto, 
         [value_info(name, type_) for name, type_ in zip(outputs, graph.main.output_types, strict=True)],
         value_info=_inner_types(graph.main, body, outputs),
     )
-    imports = [helper.make_opsetid("", opset)]
-    imports += [
-        helper.make_opsetid(d, 1) for d in (BLOCK_DOMAIN, OP_DOMAIN) if any(f.domain == d for f in writer.functions)
-    ]
+    own = {d: 1 for d in (BLOCK_DOMAIN, OP_DOMAIN) if any(f.domain == d for f in writer.functions)}
+    imports = [helper.make_opsetid(domain, version) for domain, version in (versions | own).items()]
     model = helper.make_model(
         proto,
         opset_imports=imports,
@@ -76,6 +77,35 @@ def write_model(graph: Graph, opset: int = OPSET_VERSION) -> "tuple[ModelProto, 
     )
     model.metadata_props.add(key=INPUTS_KEY, value=str(len(graph.main.inputs)))
     return model, body.params
+
+
+def domain_versions(graph: Graph) -> dict[str, int]:
+    """The version of each domain that the model needs: opset 18, or a newer one for an operator that was kept as it is.
+
+    Raises `LoweringError` when kept operators need versions that exclude each other.
+    """
+    from onnx import defs
+
+    versions = {"": OPSET_VERSION}
+    kept = [node for block in graph.all_blocks for node in block.nodes if node.op == "OnnxCall"]
+    for node in kept:
+        attrs = node.attr_map
+        if attrs["domain"] != REGION_DOMAIN:
+            versions[attrs["domain"]] = max(versions.get(attrs["domain"], 1), attrs["version"])
+        else:
+            versions[""] = max(versions[""], attrs["version"])
+    for node in kept:
+        op_type, domain, version = (node.attr_map[k] for k in ("op_type", "domain", "version"))
+        if not defs.has(op_type, domain):
+            continue
+        try:
+            changed = defs.get_schema(op_type, versions[domain], domain).since_version
+        except defs.SchemaError:
+            raise LoweringError(f'node "{node.name}": ONNX has no {op_type} in opset {versions[domain]}') from None
+        if changed > version:
+            text = f"{op_type} as of opset {version}; opset {versions[domain]}, which another node needs, changed it"
+            raise LoweringError(f'node "{node.name}": {text}')
+    return versions
 
 
 def value_info(name: str, type_: TensorType) -> "ValueInfoProto":
@@ -99,7 +129,8 @@ def _inner_types(block: Block, body: Body, outputs: Sequence[str]) -> "list[Valu
 class _Writer:
     """Writes blocks, callees first, and each distinct op function once."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, versions: Mapping[str, int]) -> None:
+        self.versions = versions
         self.functions: list[FunctionProto] = []
         self.blocks: dict[str, Signature] = {}
         self._ops: dict[tuple[Any, ...], Signature] = {}
@@ -111,7 +142,7 @@ class _Writer:
         body, outputs = self.body(block)
         signature = Signature(BLOCK_DOMAIN, block.name, tuple(body.params.items()), body.passed_sizes)
         self.blocks[block.name] = signature
-        function = _function(signature, body, [v.name for v in block.inputs], outputs)
+        function = _function(signature, body, [v.name for v in block.inputs], outputs, self.versions)
         function.metadata_props.add(key=INPUTS_KEY, value=str(len(block.inputs)))
         self.functions.append(function)
 
@@ -122,6 +153,7 @@ class _Writer:
         for node in block.nodes:
             try:
                 self._node(block, body, node)
+                body.note((body.names[v], t) for v, t in zip(node.outputs, node.types, strict=True))
             except GenmadError as error:
                 raise _located(error, node, block) from error
         return body, _outputs(body, block.outputs)
@@ -159,7 +191,7 @@ class _Writer:
                 count += 1
                 name = f"{opdef.name}_{count}"
             self._op_names.add(name)
-            function, self._ops[key] = op_function(name, opdef, types, node.attr_map, params, node.types)
+            function, self._ops[key] = op_function(name, opdef, types, node.attr_map, params, node.types, self.versions)
             self.functions.append(function)
         return self._ops[key]
 
@@ -171,6 +203,7 @@ def op_function(
     attrs: Mapping[str, Any],
     params: Sequence[Param],
     results: tuple[TensorType, ...],
+    versions: Mapping[str, int] = MappingProxyType({"": OPSET_VERSION}),
 ) -> "tuple[FunctionProto, Signature]":
     """The function of one op with fixed attributes and input types; what it stands for is in its metadata."""
     stems = [n.rstrip("?*") for n in opdef.inputs]
@@ -185,7 +218,8 @@ def op_function(
         body.names[f"y:{i}"] = value
     outputs = _outputs(body, [f"y:{i}" for i in range(len(made))])
     signature = Signature(OP_DOMAIN, name, (), body.passed_sizes)
-    function = _function(signature, body, [label for label, _ in present], outputs, params=list(slots.values()))
+    labels = [label for label, _ in present]
+    function = _function(signature, body, labels, outputs, versions, params=list(slots.values()))
     record = {"op": opdef.name, "attrs": _plain(attrs), "types": [None if t is None else str(t) for t in types]}
     function.metadata_props.add(key=OP_KEY, value=json.dumps(record))
     return function, signature
@@ -265,14 +299,15 @@ def _outputs(body: Body, values: Sequence[str]) -> list[str]:
 
 
 def _function(
-    signature: Signature, body: Body, inputs: Sequence[str], outputs: Sequence[str], params: Sequence[str] | None = None
-) -> "FunctionProto":
+    signature: Signature, body: Body, inputs: Sequence[str], outputs: Sequence[str], versions: Mapping[str, int],
+    params: Sequence[str] | None = None,
+) -> "FunctionProto":  # fmt: skip
     from onnx import helper
 
     names = [name for name, _ in signature.params] if params is None else list(params)
     every = [*inputs, *names, *(body.sizes[s] for s in signature.sizes)]
-    imports = [helper.make_opsetid("", OPSET_VERSION)]
-    imports += [helper.make_opsetid(domain, 1) for domain in sorted(body.domains - {""})]
+    domains = ("", *sorted(body.domains - {""}))
+    imports = [helper.make_opsetid(domain, versions.get(domain, 1)) for domain in domains]
     return helper.make_function(signature.domain, signature.name, every, list(outputs), body.nodes, imports)
 
 

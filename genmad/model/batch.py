@@ -13,7 +13,7 @@ class SourceBatch:
 
     Attributes:
         op_BN, fields_BNF, values_BNF, pieces_BNP: ids as in `GraphTokens`; padding has op 0.
-        match_BN: 0 to 15, which forms of the token's name stand in the prompt.
+        match_BN: a bit for each way in which the prompt may name the token (`genmad.model.collate.MATCHES`).
         edges_2E, kinds_E: over the flattened B*N tokens, both directions.
         relation_BNN: relation ids.
         text_BT, number_BT, mark_BT, word_BT: SentencePiece ids (0 = padding), number buckets + 1 (0 = no number),
@@ -52,6 +52,10 @@ class ScriptBatch:
     words_BLV: Tensor
     nodes_BLN: Tensor
     texts_BLT: Tensor
+
+    def rows(self, rows: Tensor, most: int) -> "ScriptBatch":
+        """These scripts alone, the first `most` positions of each."""
+        return ScriptBatch(**{f.name: getattr(self, f.name)[rows, :most] for f in fields(self)})
 
     def to(self, device: object) -> "ScriptBatch":
         return ScriptBatch(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})

@@ -1,13 +1,16 @@
 """Rows of integers to padded tensors."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
 
 from genmad.model.batch import ScriptBatch, SourceBatch
 from genmad.tokenizer.features import (
+    FIRST_ATTR_FIELD,
     NUM_EDGE_KINDS,
     REL_BACKWARD,
     REL_OTHER,
@@ -17,6 +20,7 @@ from genmad.tokenizer.features import (
     number_id,
 )
 from genmad.tokenizer.grammar import Mask, Token
+from genmad.tokenizer.numbers import SpokenNumber, spoken_numbers
 from genmad.tokenizer.text import UNK_ID, PromptTokens, split_words
 
 KINDS = ("word", "node", "text")
@@ -27,7 +31,7 @@ RESTORE_PROMPT = "restore"
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """One graph with one prompt; `match` [N] marks the tokens that the prompt names."""
+    """One graph with one prompt; `match` [N] says how the prompt names each token (`MATCHES`)."""
 
     graph: GraphTokens
     prompt: PromptTokens
@@ -35,7 +39,7 @@ class Source:
 
     @staticmethod
     def of(graph: GraphTokens, prompt: PromptTokens, text: str) -> "Source":
-        return Source(graph=graph, prompt=prompt, match=match_names(graph, text))
+        return Source(graph=graph, prompt=prompt, match=match_bits(graph, text))
 
     def without_text(self) -> "Source":
         """The ablation: nothing of the prompt is left."""
@@ -52,20 +56,69 @@ class Source:
         return Source(graph=GraphTokens(**fields), prompt=self.prompt, match=self.match)
 
 
-def match_names(graph: GraphTokens, text: str) -> np.ndarray:
-    """[N] bit set: 1 the last part of the token's name is a word of the prompt, 2 a dotted suffix of its name is, 4 its
-    place among its sibling calls is a number of the prompt, 8 that of the one call that runs its block is."""
-    words = {word.lower() for word in split_words(text)}
-    numbers = {int(word) for word in words if word.isdigit() and len(word) < 9}
-    out = np.zeros(len(graph.refs), np.int16)
-    places = zip(graph.names, graph.layer_index, graph.stage_index, strict=True)
-    for i, (forms, layer, stage) in enumerate(places):
-        named = words & forms
-        if named:
-            out[i] |= 1 if any("." not in form for form in named) else 0
-            out[i] |= 2 if any("." in form for form in named) else 0
-        out[i] |= (4 if int(layer) in numbers else 0) | (8 if int(stage) in numbers else 0)
+# What a prompt may say of a token, one bit each, in the order of the columns of `match_bits`.
+MATCHES = (
+    "last part of its name", "dotted suffix of its name", "its op or an attribute in words", "value of an attribute",
+    "its place among its sibling calls", "the same, as an ordinal", "the same, counted from the end",
+    "within a range of places", "among the first n", "among the last n",
+    "place of the call that runs its block", "the same, as an ordinal", "the same, counted from the end",
+)  # fmt: skip
+
+
+def match_bits(graph: GraphTokens, text: str) -> np.ndarray:
+    """[N] bit set, one bit for each of `MATCHES`.
+
+    Numbers are compared as they are, so that the network need not learn to count; which of the matches is meant, it
+    reads from the sentence.
+    """
+    words = split_words(text)
+    lower = {word.lower() for word in words}
+    numbers = spoken_numbers(words)
+    plain = [n.value for n in numbers if not n.is_ordinal]
+    places = [n.value - 1 for n in numbers if n.is_ordinal]
+    back = [n.value - 1 for n in numbers if n.is_ordinal or n.is_negative]
+    layer, layer_back = graph.layer_index, graph.layer_back
+    ranges = np.zeros(len(layer), bool)
+    for first, last in _ranges(numbers, words):
+        ranges |= (layer >= first) & (layer <= last)
+    most = max((n for n in plain if n > 1), default=0)
+    called = layer >= 0
+    attrs = graph.fields >= FIRST_ATTR_FIELD
+    sizes = np.isin(graph.values, [number_id(n) for n in plain]) & attrs
+    named = [lower & forms for forms in graph.names]
+    columns = (
+        [any("." not in form for form in found) for found in named],
+        [any("." in form for form in found) for found in named],
+        _kinds_said(graph, words),
+        sizes.any(1),
+        np.isin(layer, plain), np.isin(layer, places), np.isin(layer_back, back), ranges,
+        called & (layer < most), called & (layer_back < most),
+        np.isin(graph.stage_index, plain), np.isin(graph.stage_index, places), np.isin(graph.stage_back, back),
+    )  # fmt: skip
+    out = np.zeros(len(layer), np.int16)
+    for bit, column in enumerate(columns):
+        out |= np.asarray(column, bool).astype(np.int16) << bit
     return out
+
+
+def _kinds_said(graph: GraphTokens, words: Sequence[str]) -> list[bool]:
+    """Per token, whether one to three words of the prompt in a row are its op or a text attribute of it."""
+    plain = [re.sub("[^a-z0-9]", "", word.lower()) for word in words]
+    runs = {"".join(plain[i : i + n]) for n in (1, 2, 3) for i in range(len(plain) - n + 1)}
+    runs |= {run.removesuffix("s") for run in runs} | {re.sub("normali[sz]ation", "norm", run) for run in runs}
+    return [bool(runs & kinds) for kinds in graph.kinds_said]
+
+
+def _ranges(numbers: Sequence[SpokenNumber], words: Sequence[str]) -> list[tuple[int, int]]:
+    """Pairs of rising numbers with a few words between them that are not a mere list: `3 to 6`, `4-8`."""
+    found = []
+    for a, b in pairwise(numbers):
+        between = {word.lower() for word in words[a.end : b.start]}
+        lists = between <= {",", "and", "&", "or", ";", "as", "well", "plus", "both", "also"}
+        if 0 < b.start - a.end <= 5 and a.value < b.value and not lists:
+            shift = int(a.is_ordinal and b.is_ordinal)
+            found.append((a.value - shift, b.value - shift))
+    return found
 
 
 def collate_sources(sources: Sequence[Source]) -> SourceBatch:

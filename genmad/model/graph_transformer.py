@@ -36,12 +36,12 @@ class GraphTransformerConfig(PretrainedConfig):
         num_relations: int = 8, num_edge_kinds: int = 8, hidden_size: int = 128, num_heads: int = 4,
         num_text_layers: int = 2, num_encoder_layers: int = 4, num_decoder_layers: int = 3, max_script: int = 256,
         dropout: float = 0.1, num_word_vectors: int = 1,
-        word_vector_size: int = 64, **kwargs: Any,
+        word_vector_size: int = 64, num_matches: int = 13, **kwargs: Any,
     ) -> None:  # fmt: skip
         self.num_words, self.num_fields, self.num_values = num_words, num_fields, num_values
         self.num_pieces, self.num_relations, self.num_edge_kinds = num_pieces, num_relations, num_edge_kinds
         self.hidden_size, self.num_heads = hidden_size, num_heads
-        self.num_text_layers = num_text_layers
+        self.num_text_layers, self.num_matches = num_text_layers, num_matches
         self.num_encoder_layers, self.num_decoder_layers = num_encoder_layers, num_decoder_layers
         self.max_script, self.dropout = max_script, dropout
         self.num_word_vectors, self.word_vector_size = num_word_vectors, word_vector_size
@@ -168,6 +168,11 @@ class Encoded:
     memory_bias: Tensor
     memories: list[tuple[Tensor, Tensor]]
 
+    def rows(self, rows: Tensor) -> "Encoded":
+        """These examples alone."""
+        memories = [(keys[rows], values[rows]) for keys, values in self.memories]
+        return Encoded(self.nodes_BND[rows], self.text_BTD[rows], self.memory_bias[rows], memories)
+
 
 class GraphTransformer(PreTrainedModel):
     """See the module's text. Built from a `GraphTransformerConfig`; loads and saves as transformers models do."""
@@ -183,7 +188,7 @@ class GraphTransformer(PreTrainedModel):
         self.numbers = nn.Embedding(config.num_values + 1, size // 2)
         self.field_mix = nn.Linear(size // 2, size)
         self.pieces = nn.Embedding(config.num_pieces, size, padding_idx=0)
-        self.match = nn.Embedding(16, size)
+        self.match_in, self.match_out = nn.Linear(config.num_matches, size // 2), nn.Linear(size // 2, size)
         self.mark = nn.Embedding(4, size)
         self.number_mix = nn.Linear(size // 2, size)
         self.text_position = nn.Embedding(512, size)
@@ -250,7 +255,10 @@ class GraphTransformer(PreTrainedModel):
         fields_BND = self.field_mix((F.gelu(pairs) * known).sum(2))
         count = (source.pieces_BNP > 0).sum(-1, keepdim=True).clamp(min=1)
         names_BND = self.pieces(source.pieces_BNP).sum(2) / count.sqrt()
-        return self.words(source.op_BN) + fields_BND + names_BND + self.match(source.match_BN)
+        bits = torch.arange(self.config.num_matches, device=source.match_BN.device)
+        matches = (source.match_BN[..., None] >> bits & 1).to(names_BND.dtype)
+        matches_BND = self.match_out(F.gelu(self.match_in(matches)))
+        return self.words(source.op_BN) + fields_BND + names_BND + matches_BND
 
     def embed_script(self, encoded: Encoded, kind_BL: Tensor, index_BL: Tensor, start: int = 0) -> Tensor:
         """Input embeddings of written tokens at positions `start` on."""
@@ -283,6 +291,15 @@ class GraphTransformer(PreTrainedModel):
     def script_loss(self, source: SourceBatch, script: ScriptBatch, bos: int) -> tuple[Tensor, Tensor]:
         """Negative log-likelihood per token [B,L] under the grammar, zero on padding; whether each is the likeliest."""
         encoded = self.encode(source)
+        lengths = (script.kind_BL >= 0).sum(1)
+        loss = torch.zeros(script.kind_BL.shape, device=lengths.device)
+        right = torch.zeros_like(script.kind_BL, dtype=torch.bool)
+        for rows in _alike(lengths):
+            most = int(lengths[rows].max())
+            loss[rows, :most], right[rows, :most] = self._script_loss(encoded.rows(rows), script.rows(rows, most), bos)
+        return loss, right
+
+    def _script_loss(self, encoded: Encoded, script: ScriptBatch, bos: int) -> tuple[Tensor, Tensor]:
         kind_in = torch.cat([torch.zeros_like(script.kind_BL[:, :1]), script.kind_BL[:, :-1]], 1)
         index_in = torch.cat([torch.full_like(script.index_BL[:, :1], bos), script.index_BL[:, :-1]], 1)
         hidden, _ = self.decode(encoded, self.embed_script(encoded, kind_in.clamp(min=0), index_in))
@@ -305,6 +322,21 @@ class GraphTransformer(PreTrainedModel):
         query = self.link_query(encoded.nodes_BND[example_Q, consumer_Q] + self.slots(slot_Q.clamp(max=15)))
         keys = self.link_key(encoded.nodes_BND)[example_Q]
         return (keys @ query[..., None]).squeeze(-1) / math.sqrt(query.shape[-1])
+
+
+def _alike(lengths: Tensor) -> list[Tensor]:
+    """Rows of scripts that are decoded together, shortest first: a group's longest is at most 1.6 times its shortest
+    or 12 tokens longer, so that little of it is padding."""
+    order = lengths.argsort()
+    groups: list[list[int]] = []
+    first = -1
+    for row in order.tolist():
+        length = int(lengths[row])
+        if first < 0 or length > max(1.6 * first, first + 12):
+            groups.append([])
+            first = length
+        groups[-1].append(row)
+    return [torch.tensor(group, device=lengths.device) for group in groups]
 
 
 def _pick(table_BND: Tensor, index_BL: Tensor, size: int) -> Tensor:

@@ -9,14 +9,21 @@ from genmad.ops.attention import ATTENTION
 from genmad.ops.constant import CONSTANT
 from genmad.ops.conv import CONV
 from genmad.ops.elementwise import ELEMENTWISE
+from genmad.ops.experts import EXPERTS
 from genmad.ops.index import INDEX
 from genmad.ops.linear import LINEAR
+from genmad.ops.mixed_attention import MIXED_ATTENTION
 from genmad.ops.mixer import MIXER
 from genmad.ops.norm import NORM
+from genmad.ops.onnx_call import ONNX_CALL
 from genmad.ops.pool import POOL
 from genmad.ops.reduce import REDUCE
 from genmad.ops.reshape import RESHAPE
 from genmad.ops.resize import RESIZE
+from genmad.ops.selection import SELECTION
+from genmad.ops.sequence_conv import SEQUENCE_CONV
+from genmad.ops.sparse_attention import SPARSE_ATTENTION
+from genmad.ops.spatial_attention import SPATIAL_ATTENTION
 from genmad.ops.torch_call import TORCH_CALL
 
 
@@ -44,10 +51,17 @@ FAMILIES = (
     REDUCE,
     RESHAPE,
     INDEX,
+    SELECTION,
     CONSTANT,
     RESIZE,
     MIXER,
+    EXPERTS,
+    SPARSE_ATTENTION,
+    MIXED_ATTENTION,
+    SEQUENCE_CONV,
+    SPATIAL_ATTENTION,
     TORCH_CALL,
+    ONNX_CALL,
 )
 
 OPSET: Mapping[str, OpDef] = join(FAMILIES)

@@ -161,13 +161,14 @@ def _attention_torch(ctx: TorchContext) -> str:
     return f"{name}({', '.join(args)})"
 
 
-def _heads_onnx(ctx: OnnxContext, x: str, heads: int, size: int, flat: bool) -> str:
+def heads_onnx(ctx: OnnxContext, x: str, heads: int, size: int, flat: bool) -> str:
+    """[B, H, S, D] from a flat [B, S, H*D]; anything else as it is."""
     if not flat:
         return x
     return str(ctx.op("Transpose", ctx.op("Reshape", x, ctx.const([0, 0, heads, size])), perm=[0, 2, 1, 3]))
 
 
-def _repeat_onnx(ctx: OnnxContext, x: str, n: AttentionSizes, size: int) -> str:
+def repeat_onnx(ctx: OnnxContext, x: str, n: AttentionSizes, size: int) -> str:
     """[B, G, T, D] to [B, H, T, D]: each key/value head serves H/G heads."""
     if n.heads == n.kv_heads:
         return x
@@ -202,9 +203,9 @@ def _scores_onnx(ctx: OnnxContext, q: str, k: str, head_dim: int) -> str:
 def _attention_onnx(ctx: OnnxContext) -> tuple[str, ...]:
     n, q_type = attention_sizes(ctx.types, ctx.attrs), operand(ctx.types)
     flat, dtype = q_type.rank == 3, str(q_type.dtype)
-    q = _heads_onnx(ctx, ctx.inputs[0], n.heads, n.head_dim, flat)
-    k = _repeat_onnx(ctx, _heads_onnx(ctx, ctx.inputs[1], n.kv_heads, n.head_dim, flat), n, n.head_dim)
-    v = _repeat_onnx(ctx, _heads_onnx(ctx, ctx.inputs[2], n.kv_heads, n.value_dim, flat), n, n.value_dim)
+    q = heads_onnx(ctx, ctx.inputs[0], n.heads, n.head_dim, flat)
+    k = repeat_onnx(ctx, heads_onnx(ctx, ctx.inputs[1], n.kv_heads, n.head_dim, flat), n, n.head_dim)
+    v = repeat_onnx(ctx, heads_onnx(ctx, ctx.inputs[2], n.kv_heads, n.value_dim, flat), n, n.value_dim)
     scores = _scores_onnx(ctx, q, k, n.head_dim)
     masks = [_visible_onnx(ctx, q, k)] if ctx.attrs["causal"] or ctx.attrs["window"] is not None else []
     bias = ctx.types[3] if len(ctx.types) > 3 else None

@@ -7,7 +7,10 @@ from genmad.ir.opdef import Attr, Attrs, OnnxContext, OpDef, Sample, TorchContex
 from genmad.ir.types import DType, TensorType
 from genmad.ops.shape_rules import broadcast, literal, need_any, need_bool, need_number, operand
 
-_INTEGER_ORDER = (DType.BOOL, DType.UINT8, DType.INT8, DType.INT16, DType.INT32, DType.INT64)
+_INTEGER_ORDER = (
+    DType.BOOL, DType.UINT8, DType.INT8, DType.UINT16, DType.INT16, DType.UINT32, DType.INT32, DType.UINT64,
+    DType.INT64,
+)  # fmt: skip
 _FLOAT_ORDER = (DType.FLOAT16, DType.BFLOAT16, DType.FLOAT32, DType.FLOAT64)
 
 _FLOATS = Sample(inputs=("float32[batch,seq,8]", "float32[8]"))

@@ -148,7 +148,7 @@ def _mamba_onnx(ctx: OnnxContext) -> tuple[str, ...]:
     step = ctx.op("Softplus", dense(step, "dt_proj", True))
     rate = ctx.op("Neg", ctx.op("Exp", ctx.param("A_log")))
     state = ctx.op("Expand", ctx.const(0.0, dtype), ctx.shape((x.shape[0], inner, states)))
-    axes = {"scan_input_axes": (1, 1, 1, 1), "scan_output_axes": (1,), "num_scan_inputs": 4}
+    axes: dict[str, Any] = {"scan_input_axes": (1, 1, 1, 1), "scan_output_axes": (1,), "num_scan_inputs": 4}
     _, _, y = ctx.op("Scan", state, rate, h, step, write, read, outputs=3, body=_scan_body(dtype), **axes)
     y = ctx.op("Add", y, ctx.op("Mul", h, ctx.param("D")))
     y = ctx.op("Mul", y, inner_onnx(ctx, attrs["activation"], gate))

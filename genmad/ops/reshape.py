@@ -253,8 +253,8 @@ def _check_copying_pad(x: TensorType, pads: tuple[int, ...], mode: str) -> None:
     if any(pads[:fixed]) or any(pads[x.rank : x.rank + fixed]) or min(pads) < 0:
         raise ShapeError(f"pads={pads} with mode={mode}", f"no padding of the first {fixed} axes and none below 0")
     for i, dim in enumerate(x.shape):
-        limit = dim - (mode == "reflect")
-        if isinstance(limit, int) and max(pads[i], pads[i + x.rank]) > limit:
+        limit = dim - 1
+        if mode == "reflect" and isinstance(limit, int) and max(pads[i], pads[i + x.rank]) > limit:
             raise ShapeError(f"pads={pads} with mode={mode}", f"at most {limit} on axis {i}")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from onnx import TensorProto, helper, save
 
-import genmad.importers.from_hf
+import genmad.importers.lazy_weights
 import genmad.session
 from genmad.cli import main
 from genmad.importers.from_hf import load_source
@@ -207,7 +207,7 @@ def test_weights_that_do_not_fit_into_memory_are_refused_before_they_are_made(
     from transformers import GPT2Config
 
     GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=11, n_positions=8).save_pretrained(tmp_path)
-    monkeypatch.setattr(genmad.importers.from_hf, "free_memory", lambda: 1000)
+    monkeypatch.setattr(genmad.importers.lazy_weights, "free_memory", lambda: 1000)
     with pytest.raises(SourceError, match=r"GB of weights.*--no-weights"):
         load_source(str(tmp_path))
     assert load_source(str(tmp_path), weights=False).report.weights == "none"

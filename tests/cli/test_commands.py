@@ -347,7 +347,7 @@ OPTIONS = {
     "check": {"--level", "--input", "--json"},
     "diff": {"--input", "--json"},
     "export": {"--output", "--no-weights", "--input", "--force", "--json"},
-    "eval": {"--quick", "--seed", "--n", "--model", "--json"},
+    "eval": {"--quick", "--seed", "--n", "--model", "--corpus", "--json"},
 }  # fmt: skip
 
 

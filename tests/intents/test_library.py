@@ -1,20 +1,21 @@
 """The library of edits: what every example promises, on small graphs of each kind."""
 
 import random
+import re
 from collections.abc import Iterator
 from functools import cache
 
 import pytest
 
 from genmad.intents.anatomy import anatomy
-from genmad.intents.library import BY_NAME, INTENTS, sample_example, sample_examples
+from genmad.intents.library import BY_NAME, COMBINED, INTENTS, sample_example, sample_examples
 from genmad.intents.types import READINGS, EditExample
 from genmad.ir.build import retype
 from genmad.ir.diagnostics import GraphError
 from genmad.ir.graph import Graph
 from genmad.ir.script import EditScript
 from genmad.ops import OPSET
-from tests.graphs import bert_like, gpt2_like, llama_like, resnet_like, t5_like
+from tests.graphs import bert_like, gpt2_like, llama_like, mobile_like, resnet_like, t5_like
 
 
 @cache
@@ -27,6 +28,7 @@ def graphs() -> dict[str, Graph]:
         "bert": bert_like(4),
         "t5": t5_like(3),
         "resnet": resnet_like((2, 3)),
+        "mobile": mobile_like(),
     }
 
 
@@ -38,12 +40,15 @@ def draw(name: str, seed: int, count: int, intent: str | None = None, unseen: bo
             yield example
 
 
-@pytest.mark.parametrize("intent", [*BY_NAME, "both"])
+REFUSED_ALWAYS = ("training_only",)
+
+
+@pytest.mark.parametrize("intent", [*(n for n in BY_NAME if n not in REFUSED_ALWAYS), "both"])
 def test_every_script_runs_and_changes_the_graph(intent: str) -> None:
     """Guards the corpus against scripts that only ran while they were written."""
     ran = 0
     for name, graph in graphs().items():
-        for example in draw(name, 1, 12, intent):
+        for example in draw(name, 1, 8, intent):
             if example.request.refusal:
                 continue
             assert example.script is not None
@@ -52,13 +57,13 @@ def test_every_script_runs_and_changes_the_graph(intent: str) -> None:
             assert retype(state.graph, OPSET).main.output_types == state.graph.main.output_types
             assert EditScript.from_json(example.script.to_json()) == example.script
             ran += 1
-    assert ran >= 8, f"{intent}: {ran} scripts in all"
+    assert ran >= 4, f"{intent}: {ran} scripts in all"
 
 
 @pytest.mark.parametrize("intent", list(BY_NAME))
 def test_a_number_that_cannot_be_met_ends_the_script_before_it(intent: str) -> None:
     for name, graph in graphs().items():
-        for example in draw(name, 2, 25, intent):
+        for example in draw(name, 2, 10, intent):
             if example.request.refusal == "not_divisible":
                 assert example.script is not None
                 state = example.script.run(graph, OPSET)
@@ -92,11 +97,11 @@ def test_held_out_phrasings_never_occur_in_training() -> None:
     """A held-out template that training had seen would make the drop on unseen phrasings zero by construction."""
     seen, unseen = set(), set()
     for seed, name in enumerate(graphs()):
-        for example in draw(name, seed, 1450):
+        for example in draw(name, seed, 500):
             assert example.seen
-            assert ".u" not in example.phrasing
+            assert not re.search(r"\.u\d", example.phrasing)
             seen.add(plain(example.prompt))
-        for example in draw(name, seed, 150, unseen=True):
+        for example in draw(name, seed, 120, unseen=True):
             assert not example.seen
             if example.request.intent != "nonsense":
                 unseen.add(plain(example.prompt))
@@ -127,8 +132,8 @@ def test_refusals_and_combinations_have_their_share() -> None:
     examples = [e for name in ("gpt2", "llama", "bert", "t5", "resnet") for e in draw(name, 9, 300)]
     refused = sum(bool(e.request.refusal) for e in examples) / len(examples)
     both = sum(e.request.intent == "both" for e in examples) / len(examples)
-    assert 0.08 <= refused <= 0.2
-    assert 0.05 <= both <= 0.15
+    assert 0.08 <= refused <= 0.22
+    assert 0.6 * COMBINED <= both <= 1.3 * COMBINED
 
 
 def test_a_cnn_operation_on_a_text_model_is_refused_and_the_reverse() -> None:

@@ -64,7 +64,7 @@ def test_stages_are_named_by_number_and_position() -> None:
 def test_the_prompt_names_the_layers_of_the_request(words: tuple[str, str]) -> None:
     rng = random.Random(4)
     hits = 0
-    for _ in range(3000):
+    for _ in range(1500):
         example = sample_example(gpt2_like_six(), rng, intent="local_attention_branch")
         if example is not None and words[0] in example.prompt:
             assert example.request.layers == (words[1],)

@@ -50,7 +50,7 @@ def script(graph: Graph, reader: GraphReader, *, op: str = "Relu", prompt: str =
         Replace("mlp.act", op),
         SetAttrs("mlp.c_fc", (("out_features", Number("old", times=2)),)),
     )
-    tokens, states = encode_script(
+    tokens, states, _ = encode_script(
         grammar.compile(graph, made.graph, made.prompt), EditScript(steps=steps), reading="replace"
     )
     return tokens, [s.mask() for s in states]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from genmad.ir import Graph, GraphError, check_types
+from genmad.ir import Graph, GraphError, call_places, check_types
 from genmad.ir.script import Add, At, EditScript, Number, Remove, Replace, ReplaceUses, Rewire, SetAttrs
 from genmad.ops import OPSET
 from genmad.tokenizer import GrammarError, GrammarState, GraphReader, ScriptGrammar, SourceGrammar, Token, encode_script
@@ -69,7 +69,7 @@ def script_of_everything() -> EditScript:
 def test_a_script_of_every_step_survives_its_tokens(reader: GraphReader, grammar: ScriptGrammar) -> None:
     graph, script = gpt2_like(), script_of_everything()
     names = [s.name for s in script.steps if isinstance(s, Add)]
-    tokens, states = encode_script(source_of(graph, reader, grammar), script, reading="replace")
+    tokens, states, _ = encode_script(source_of(graph, reader, grammar), script, reading="replace")
     final = states[-1].advance(tokens[-1])
     written = EditScript(steps=final.steps)
     assert final.is_terminated
@@ -142,3 +142,38 @@ def test_at_bounds_all_and_to(reader: GraphReader, grammar: ScriptGrammar) -> No
     wide = wide.advance(word("reading:replace", wide)).advance(word("AT", wide))
     wide = wide.advance(next(t for t in wide.mask().tokens() if t.kind == "node")).advance(word("ALL", wide))
     assert wide.advance(word("DO", wide)).steps == (At(tuple(f"transformer.h.{i}" for i in range(4))),)
+
+
+def test_equal_sections_are_written_once(reader: GraphReader, grammar: ScriptGrammar) -> None:
+    """In a staged network every block is a section of its own; "all layers" was once as long as the network."""
+    graph = resnet_like()
+    calls = [p.path for p in call_places(graph) if "layer.1.convolution" in graph.block_map[p.node.callee].by_name]
+    steps = (SetAttrs("layer.1.convolution", (("kernel_size", Number.of(7)),)),)
+    script = EditScript(steps=tuple(step for call in calls for step in (At((call,)), *steps)))
+    assert len({p.node.callee for p in call_places(graph) if p.path in calls}) > 1
+    tokens, states, _ = encode_script(source_of(graph, reader, grammar), script, reading="resize")
+    words = [states[0].describe(t) for t in tokens if t.kind == "word"]
+    assert words.count("SET") == 1
+    assert words.count("SAME") == len(calls) - 1
+    final = states[-1].advance(tokens[-1])
+    assert final.edit.graph == script.run(graph, OPSET).graph
+
+
+def test_a_section_is_not_repeated_where_it_does_not_fit(reader: GraphReader, grammar: ScriptGrammar) -> None:
+    """The blocks of a residual stage differ: only some have a shortcut convolution."""
+    source = source_of(resnet_like(), reader, grammar)
+    steps = (SetAttrs("shortcut.convolution", (("bias", True),)),)
+    paths = {p.path: "shortcut.convolution" in source.graph.block_map[p.node.callee].by_name
+             for p in call_places(source.graph) if p.node.callee and "layer.1.convolution" in
+             source.graph.block_map[p.node.callee].by_name}  # fmt: skip
+    has, lacks = [p for p, found in paths.items() if found], [p for p, found in paths.items() if not found]
+    assert has
+    assert lacks
+    _, states, _ = encode_script(source, EditScript(steps=(At((has[0],)), *steps)), reading="replace")
+    state = states[-1]
+    call = next(i for i, (path, _) in source.calls.items() if path == lacks[0])
+    for token in (Token("word", state.vocab.id("AT")), Token("node", call)):
+        state = state.advance(token)
+    same = Token("word", state.vocab.id("SAME"))
+    assert same in state.mask()
+    assert not state.allows(same)

@@ -6,6 +6,7 @@ from genmad.importers.emit import Handler
 from genmad.importers.functional.elementwise import ELEMENTWISE
 from genmad.importers.functional.index import INDEX
 from genmad.importers.functional.neural import NEURAL
+from genmad.importers.functional.placing import PLACING
 from genmad.importers.functional.reduce import REDUCE
 from genmad.importers.functional.reshape import RESHAPE
 
@@ -20,4 +21,4 @@ def _join(*tables: Mapping[str, Handler]) -> Mapping[str, Handler]:
     return joined
 
 
-FUNCTIONAL = _join(ELEMENTWISE, INDEX, NEURAL, REDUCE, RESHAPE)
+FUNCTIONAL = _join(ELEMENTWISE, INDEX, NEURAL, PLACING, REDUCE, RESHAPE)

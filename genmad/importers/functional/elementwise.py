@@ -6,6 +6,8 @@ from typing import Any
 from genmad.importers.emit import Emitter, Handler, NoOp
 from genmad.ir.types import SymDim
 
+_LARGEST = 3.4028234663852886e38  # of float32; only infinities lie beyond
+
 
 def to_dtype(e: Emitter, x: Any, dtype: str) -> Any:
     """`x` as a value of `dtype`."""
@@ -93,6 +95,9 @@ def _two(op: str) -> Handler:
     """A comparison or a logical function of two tensors, or of one and a number."""
 
     def handler(e: Emitter, input: Any, other: Any) -> Any:
+        if op == "Equal" and e.scalar(other) in (math.inf, -math.inf):
+            far = math.copysign(_LARGEST, e.scalar(other))
+            return e.add("Greater" if far > 0 else "Less", input, _full_like(e, far, input))
         left, right = _number(e, input), _number(e, other)
         a = _full_like(e, left, other) if left is not None else input
         b = _full_like(e, right, input) if right is not None else other
@@ -149,7 +154,15 @@ def cast(e: Emitter, input: Any, dtype: Any) -> Any:
 def clamp(e: Emitter, input: Any, min: Any = None, max: Any = None) -> Any:
     low, high = (None if bound is None else _number(e, bound) for bound in (min, max))
     if (min is not None and low is None) or (max is not None and high is None):
-        raise NoOp("clamp by tensors")
+        for op, bound in (("Max", min), ("Min", max)):
+            number = _number(e, bound) if bound is not None else None
+            bound = bound if number is None else _full_like(e, float(number), input)
+            input = input if bound is None else e.add(op, input, bound)
+        return input
+    if not e.type_of(input).dtype.is_float:
+        for op, bound in (("Max", low), ("Min", high)):
+            input = input if bound is None else e.add(op, input, _full_like(e, int(bound), input))
+        return input
     bounds: dict[str, Any] = {k: float(v) for k, v in (("min", low), ("max", high)) if v is not None}
     return e.add("Clip", input, **bounds)
 
@@ -160,6 +173,18 @@ def clamp_min(e: Emitter, input: Any, min: Any) -> Any:
 
 def clamp_max(e: Emitter, input: Any, max: Any) -> Any:
     return clamp(e, input, max=max)
+
+
+def addcmul(e: Emitter, input: Any, tensor1: Any, tensor2: Any, value: Any = 1) -> Any:
+    """input + value * tensor1 * tensor2."""
+    return add(e, input, e.add("Mul", tensor1, tensor2), alpha=value)
+
+
+def lerp(e: Emitter, input: Any, end: Any, weight: Any) -> Any:
+    """input + weight * (end - input)."""
+    step = e.add("Sub", end, input)
+    number = _number(e, weight)
+    return e.add("Add", input, e.add("Mul", step, weight) if number is None else _scaled(e, step, number))
 
 
 def _one(op: str) -> Handler:
@@ -222,7 +247,8 @@ ELEMENTWISE: dict[str, Handler] = {
     "__and__": _logical("And"), "bitwise_and": _logical("And"), "logical_or": _logical("Or"),
     "__or__": _logical("Or"), "bitwise_or": _logical("Or"), "__invert__": invert, "bitwise_not": invert,
     "where": where, "masked_fill": masked_fill, "cast": cast, "clamp": clamp, "clip": clamp, "clamp_min": clamp_min,
-    "clamp_max": clamp_max, "gelu": gelu, "leaky_relu": leaky_relu, "elu": elu, "hardtanh": hardtanh,
+    "clamp_max": clamp_max, "addcmul": addcmul, "lerp": lerp, "gelu": gelu, "leaky_relu": leaky_relu, "elu": elu,
+    "hardtanh": hardtanh,
     "softplus": softplus, "softmax": _softmax("Softmax"), "log_softmax": _softmax("LogSoftmax"),
     **{name: _one(op) for name, op in _UNARY.items()}, **{name: _two(op) for name, op in _COMPARE.items()},
 }  # fmt: skip

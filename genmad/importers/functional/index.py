@@ -6,6 +6,8 @@ from genmad.importers.emit import Emitter, Handler, NoOp, T
 from genmad.importers.functional.elementwise import to_dtype
 from genmad.ir.types import SymDim
 
+_MOST_INDICES = 4096
+
 
 def getitem(e: Emitter, input: Any, index: Any) -> Any:
     """Integers, slices, None and `...` in any order, and at most one tensor of integers."""
@@ -30,11 +32,22 @@ def getitem(e: Emitter, input: Any, index: Any) -> Any:
         elif isinstance(item, (tuple, list)) and len(item) == 1 and isinstance(item[0], int):
             x = _sliced(e, x, axis, slice(item[0], item[0] + 1 or None))
             axis += 1
+        elif isinstance(item, (tuple, list)) and all(isinstance(i, int) for i in item):
+            x = e.add("Gather", x, _constant_index(e, item, e.type_of(x).shape[axis]), axis=axis)
+            axis += 1
         elif isinstance(item, int):
             x = e.add("Select", x, axis=axis, index=item)
         else:
             raise NoOp(f"indexing with {item!r}")
     return x
+
+
+def _constant_index(e: Emitter, items: Any, size: Any) -> str:
+    """Positions along an axis of `size` as a constant."""
+    if len(items) > _MOST_INDICES or (isinstance(size, SymDim) and min(items) < 0):
+        raise NoOp(f"indexing with {len(items)} numbers")
+    values = tuple(i if i >= 0 else i + size for i in items)
+    return str(e.add("Constant", values=values, shape=(len(values),), dtype="int64"))
 
 
 def _sliced(e: Emitter, x: Any, axis: int, item: slice) -> Any:
@@ -85,7 +98,9 @@ def stack(e: Emitter, tensors: Any, dim: int = 0) -> Any:
 def _parts(e: Emitter, input: Any, dim: int) -> Any:
     sizes = tuple(t.shape[dim] for t in e.want)
     if any(isinstance(s, SymDim) for s in sizes):
-        raise NoOp("a split into parts of symbolic size")
+        ends = [sum(sizes[: i + 1], start=0) for i in range(len(sizes))]
+        axis = dim % e.type_of(input).rank
+        return tuple(_sliced(e, input, axis, slice(end - size, end)) for size, end in zip(sizes, ends, strict=True))
     return (input,) if len(sizes) == 1 else e.add("Split", input, axis=dim, sizes=sizes)
 
 
@@ -155,6 +170,7 @@ INDEX: dict[str, Handler] = {
     "cat": cat, "concat": cat, "concatenate": cat, "stack": stack, "split": split, "split_with_sizes": split,
     "tensor_split": split, "chunk": chunk, "unbind": unbind, "triu": _triangle("Triu"), "tril": _triangle("Tril"),
     "zeros": _filled(0.0), "ones": _filled(1.0), "zeros_like": _filled(0.0), "ones_like": _filled(1.0),
-    "new_zeros": _filled(0.0), "new_ones": _filled(1.0), "zero_": _filled(0.0), "full": full, "full_like": full,
+    "new_zeros": _filled(0.0), "new_ones": _filled(1.0), "zero_": _filled(0.0), "empty": _filled(0.0),
+    "new_empty": _filled(0.0), "full": full, "full_like": full,
     "new_full": full, "fill_": fill, "arange": arange, "genmad_mask": genmad_mask,
 }  # fmt: skip

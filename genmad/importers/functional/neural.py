@@ -2,23 +2,25 @@
 
 from typing import Any
 
+import torch
+
 from genmad.importers.emit import Emitter, Handler, NoOp, T
-from genmad.importers.functional.elementwise import add
+from genmad.importers.functional.elementwise import add, to_dtype
 from genmad.importers.leaves import covers_all, same_padding
 from genmad.importers.masks import mask_kind
 
 
-def _params(**slots: Any) -> dict[str, T]:
-    """Slots whose tensors are parameters or buffers of the model. Raises `NoOp` when one is computed."""
-    given = {slot: t for slot, t in slots.items() if t is not None}
-    if not all(isinstance(t, T) and t.has_name for t in given.values()):
+def _params(e: Emitter, **slots: Any) -> dict[str, T]:
+    """Slots whose tensors are parameters or buffers of the model, or computed from these alone. Raises `NoOp`."""
+    given = {slot: e.folded(t, slot) for slot, t in slots.items() if t is not None}
+    if any(t is None for t in given.values()):
         raise NoOp("weights that are computed")
-    return given
+    return {slot: t for slot, t in given.items() if t is not None}
 
 
 def linear(e: Emitter, input: Any, weight: Any, bias: Any = None) -> Any:
     try:
-        params = _params(weight=weight, bias=bias)
+        params = _params(e, weight=weight, bias=bias)
     except NoOp:
         product = e.add("MatMul", input, e.add("Transpose", weight, perm=(1, 0)))
         return product if bias is None else e.add("Add", product, bias)
@@ -29,7 +31,7 @@ def addmm(e: Emitter, input: Any, mat1: Any, mat2: Any, beta: Any = 1, alpha: An
     if (beta, alpha) != (1, 1):
         raise NoOp("addmm with factors")
     try:
-        params = _params(weight=mat2, bias=input)
+        params = _params(e, weight=mat2, bias=input)
     except NoOp:
         return e.add("Add", e.add("MatMul", mat1, mat2), input)
     return e.add("Linear", mat1, out_features=mat2.shape[1], transposed=True, params=params)
@@ -69,18 +71,19 @@ def layer_norm(
         x = e.add("Mul", x, weight)
         return x if bias is None else e.add("Add", x, bias)
     attrs = {"eps": eps, "num_axes": len(normalized_shape), "affine": weight is not None, "bias": bias is not None}
-    return e.add("LayerNorm", input, **attrs, params=_params(weight=weight, bias=bias))
+    return e.add("LayerNorm", input, **attrs, params=_params(e, weight=weight, bias=bias))
 
 
 def rms_norm(e: Emitter, input: Any, normalized_shape: Any, weight: Any = None, eps: Any = None) -> Any:
-    if len(normalized_shape) != 1 or eps is None:
-        raise NoOp("rms_norm over several axes or with the default eps")
-    return e.add("RMSNorm", input, eps=eps, affine=weight is not None, params=_params(weight=weight))
+    if len(normalized_shape) != 1:
+        raise NoOp("rms_norm over several axes")
+    eps = torch.finfo(getattr(torch, str(e.type_of(input).dtype))).eps if eps is None else eps
+    return e.add("RMSNorm", input, eps=eps, affine=weight is not None, params=_params(e, weight=weight))
 
 
 def group_norm(e: Emitter, input: Any, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Any:
     attrs = {"num_groups": num_groups, "eps": eps, "affine": weight is not None}
-    return e.add("GroupNorm", input, **attrs, params=_params(weight=weight, bias=bias))
+    return e.add("GroupNorm", input, **attrs, params=_params(e, weight=weight, bias=bias))
 
 
 def batch_norm(
@@ -89,7 +92,7 @@ def batch_norm(
 ) -> Any:  # fmt: skip
     if training or weight is None or running_mean is None:
         raise NoOp("batch norm on batch statistics")
-    params = _params(weight=weight, bias=bias, running_mean=running_mean, running_var=running_var)
+    params = _params(e, weight=weight, bias=bias, running_mean=running_mean, running_var=running_var)
     return e.add("BatchNorm", input, eps=eps, params=params)
 
 
@@ -112,7 +115,33 @@ def conv(
     pads = same_padding(padding, kernel, dilations) if isinstance(padding, str) else _tuple(padding, rank)
     attrs = {"out_channels": weight.shape[0], "kernel_size": kernel, "stride": _tuple(stride, rank), "padding": pads,
              "dilation": dilations, "groups": groups, "bias": bias is not None}  # fmt: skip
-    return e.add("Conv", input, **attrs, params=_params(weight=weight, bias=bias))
+    return e.add("Conv", input, **attrs, params=_params(e, weight=weight, bias=bias))
+
+
+def conv_transpose(
+    e: Emitter, input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, output_padding: Any = 0,
+    groups: int = 1, dilation: Any = 1,
+) -> Any:  # fmt: skip
+    rank = weight.rank - 2
+    attrs = {"out_channels": weight.shape[1] * groups, "kernel_size": weight.shape[2:], "stride": _tuple(stride, rank),
+             "padding": _tuple(padding, rank), "output_padding": _tuple(output_padding, rank),
+             "dilation": _tuple(dilation, rank), "groups": groups, "bias": bias is not None}  # fmt: skip
+    return e.add("ConvTranspose", input, **attrs, params=_params(e, weight=weight, bias=bias))
+
+
+def cdist(e: Emitter, x1: Any, x2: Any, p: float = 2.0, **_: Any) -> Any:
+    """Distances of every row of x1 from every row of x2."""
+    if p != 2:
+        raise NoOp("distances that are not Euclidean")
+    rank = x1.rank
+    difference = e.add("Sub", e.add("Unsqueeze", x1, axes=(rank - 1,)), e.add("Unsqueeze", x2, axes=(rank - 2,)))
+    return e.add("Sqrt", e.add("ReduceSum", e.add("Square", difference), axes=(-1,), keepdims=False))
+
+
+def outer(e: Emitter, input: Any, vec2: Any) -> Any:
+    dtype = str(e.want[0].dtype)
+    column, row = e.add("Unsqueeze", to_dtype(e, input, dtype), axes=(1,)), to_dtype(e, vec2, dtype)
+    return e.add("Mul", column, row)
 
 
 def _rank(e: Emitter, x: Any) -> int:
@@ -162,6 +191,8 @@ def interpolate(
     source, target = e.type_of(input).shape[2:], e.want[0].shape[2:]
     if source == target:
         return input
+    whole = all(isinstance(b, int) and isinstance(a, int) and b % a == 0 for a, b in zip(source, target, strict=True))
+    mode = "nearest" if mode == "nearest-exact" and whole else mode  # the same when each element is repeated
     return e.add("Resize", input, size=target, mode=mode, align_corners=bool(align_corners))
 
 
@@ -221,10 +252,27 @@ def scaled_dot_product_attention(
 ) -> Any:  # fmt: skip
     """torch's attention in eval mode: no dropout; groups follow from the shapes."""
     del dropout_p, enable_gqa
-    if query.rank != 4:
-        raise NoOp("attention on tensors that are not [batch, heads, positions, features]")
     biases = () if attn_mask is None else (attn_mask,)
+    if query.rank != 4:
+        return _attention_of_rank(e, (query, key, value), biases, scale, is_causal)
     return attention(e, query, key, value, *biases, scale=scale, causal=is_causal)
+
+
+def _attention_of_rank(
+    e: Emitter, qkv: tuple[Any, Any, Any], biases: tuple[Any, ...], scale: Any, causal: bool
+) -> Any:
+    """Attention on [B, S, D], and on [B, H, W, S, D] with windows W that count as heads."""
+    rank = qkv[0].rank
+    if rank not in (3, 5) or any(b.rank > 2 for b in biases) or any(x.rank != rank for x in qkv):
+        raise NoOp(f"attention on tensors with {rank} axes")
+    if len({x.shape[:-2] for x in qkv}) > 1:
+        raise NoOp("attention with groups of windows")
+    rows = [e.add("Unsqueeze", x, axes=(1,)) if rank == 3 else e.add("Flatten", x, start=1, end=2) for x in qkv]
+    width = qkv[0].shape[-1]
+    usual = scale is None or (isinstance(width, int) and abs(scale - width**-0.5) < 1e-9)
+    attrs = {"num_heads": e.type_of(rows[0]).shape[1], "causal": causal, "scale": None if usual else scale}
+    out = e.add("Attention", *rows, *biases, **attrs)
+    return e.add("Squeeze", out, axes=(1,)) if rank == 3 else e.add("Reshape", out, shape=(0, *e.want[0].shape[1:]))
 
 
 def multi_head_attention(
@@ -242,7 +290,7 @@ def multi_head_attention(
     for index, x in enumerate((query, key, value)):
         if x not in parts:
             first = e.add("Transpose", x, perm=(1, 0, 2))
-            params = _params(weight=in_proj_weight, bias=in_proj_bias)
+            params = _params(e, weight=in_proj_weight, bias=in_proj_bias)
             all_three = e.add(
                 "Linear", first, out_features=3 * embed_dim_to_check, bias=in_proj_bias is not None, params=params
             )
@@ -253,7 +301,7 @@ def multi_head_attention(
     if attn_mask is not None and attn_mask.type.dtype.value == "bool" and not rule:
         raise NoOp("a mask that hides where it is true")
     out = e.add("Attention", *rows, *bias, num_heads=num_heads, causal=bool(rule and rule[0]))
-    params = _params(weight=out_proj_weight, bias=out_proj_bias)
+    params = _params(e, weight=out_proj_weight, bias=out_proj_bias)
     out = e.add("Linear", out, out_features=embed_dim_to_check, bias=out_proj_bias is not None, params=params)
     out = e.add("Transpose", out, perm=(1, 0, 2))
     return out if len(e.want) == 1 else (out, None)  # nobody may read the attention weights
@@ -263,6 +311,8 @@ NEURAL: dict[str, Handler] = {
     "linear": linear, "addmm": addmm, "matmul": matmul, "__matmul__": matmul, "bmm": matmul, "mm": matmul,
     "baddbmm": baddbmm, "einsum": einsum, "embedding": embedding, "layer_norm": layer_norm, "rms_norm": rms_norm,
     "group_norm": group_norm, "batch_norm": batch_norm, "conv1d": conv, "conv2d": conv, "conv3d": conv,
+    "conv_transpose1d": conv_transpose, "conv_transpose2d": conv_transpose, "conv_transpose3d": conv_transpose,
+    "outer": outer, "cdist": cdist,
     "max_pool1d": max_pool, "max_pool2d": max_pool, "max_pool3d": max_pool, "avg_pool1d": average_pool,
     "avg_pool2d": average_pool, "avg_pool3d": average_pool, "adaptive_avg_pool1d": adaptive_pool,
     "adaptive_avg_pool2d": adaptive_pool, "adaptive_avg_pool3d": adaptive_pool, "interpolate": interpolate,

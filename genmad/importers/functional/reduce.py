@@ -53,6 +53,10 @@ def argmax(e: Emitter, input: Any, dim: Any = None, keepdim: bool = False) -> An
     return e.add("ArgMax", input, axis=dim, keepdims=keepdim)
 
 
+def argmin(e: Emitter, input: Any, dim: Any = None, keepdim: bool = False) -> Any:
+    return argmax(e, e.add("Neg", input), dim, keepdim)
+
+
 def cumsum(e: Emitter, input: Any, dim: int, dtype: Any = None) -> Any:
     x = cast(e, input, dtype) if dtype is not None else to_dtype(e, input, str(e.want[0].dtype))
     return e.add("CumSum", x, axis=dim)
@@ -71,15 +75,20 @@ def std(
     return e.add("Sqrt", variance(e, input, dim, unbiased, correction, keepdim))
 
 
-def norm(e: Emitter, input: Any, p: Any = "fro", dim: Any = None, keepdim: bool = False) -> Any:
+def norm(
+    e: Emitter, input: Any, p: Any = "fro", dim: Any = None, keepdim: bool = False, out: Any = None, dtype: Any = None
+) -> Any:
+    del out
     if p not in ("fro", 2, None):
         raise NoOp("a norm that is not Euclidean")
-    squares = e.add("Square", input)
+    squares = e.add("Square", input if dtype is None else cast(e, input, dtype))
     return e.add("Sqrt", e.add("ReduceSum", squares, axes=_axes(e, input, dim), keepdims=keepdim))
 
 
-def vector_norm(e: Emitter, x: Any, ord: Any = 2, dim: Any = None, keepdim: bool = False) -> Any:
-    return norm(e, x, ord, dim, keepdim)
+def vector_norm(
+    e: Emitter, x: Any, ord: Any = 2, dim: Any = None, keepdim: bool = False, dtype: Any = None, out: Any = None
+) -> Any:
+    return norm(e, x, ord, dim, keepdim, out, dtype)
 
 
 def normalize(e: Emitter, input: Any, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: Any = None) -> Any:  # noqa: ARG001
@@ -91,5 +100,6 @@ def normalize(e: Emitter, input: Any, p: float = 2.0, dim: int = 1, eps: float =
 REDUCE: dict[str, Handler] = {
     "mean": _reduction("ReduceMean"), "sum": _reduction("ReduceSum"), "max": _extreme("ReduceMax", "Max"),
     "min": _extreme("ReduceMin", "Min"), "amax": _amax("ReduceMax"), "amin": _amax("ReduceMin"), "argmax": argmax,
-    "cumsum": cumsum, "var": variance, "std": std, "norm": norm, "vector_norm": vector_norm, "normalize": normalize,
+    "argmin": argmin, "cumsum": cumsum, "var": variance, "std": std, "norm": norm, "vector_norm": vector_norm,
+    "normalize": normalize,
 }  # fmt: skip

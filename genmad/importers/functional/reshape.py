@@ -127,6 +127,16 @@ def expand(e: Emitter, input: Any, *size: Any, **kwargs: Any) -> Any:
     return e.add("Expand", input, shape=kept)
 
 
+def expand_to(e: Emitter, x: Any, shape: tuple[Dim, ...]) -> Any:
+    """`x` stretched to a shape."""
+    source = e.type_of(x).shape
+    if source == shape:
+        return x
+    offset = len(shape) - len(source)
+    kept = tuple(-1 if i >= offset and source[i - offset] == d else d for i, d in enumerate(shape))
+    return e.add("Expand", x, shape=kept)
+
+
 def expand_as(e: Emitter, input: Any, other: Any) -> Any:  # noqa: ARG001 - the shape is known
     return expand(e, input)
 
@@ -150,10 +160,11 @@ def repeat(e: Emitter, input: Any, *repeats: Any, **kwargs: Any) -> Any:
     x = input
     if len(times) > rank:
         x = e.add("Unsqueeze", input, axes=tuple(range(len(times) - rank)))
+    times = (*((1,) * (rank - len(times))), *times)  # `tile` may name the last axes only
     return x if all(t == 1 for t in times) else e.add("Tile", x, repeats=tuple(times))
 
 
-def repeat_interleave(e: Emitter, input: Any, repeats: Any, dim: Any = None) -> Any:
+def repeat_interleave(e: Emitter, input: Any, repeats: Any, dim: Any = None, output_size: Any = None) -> Any:  # noqa: ARG001
     """Each slice along `dim` several times in a row: a new axis, expanded and merged."""
     if dim is None or not isinstance(repeats, int):
         raise NoOp("repeat_interleave by a tensor")
@@ -176,11 +187,11 @@ def flip(e: Emitter, input: Any, *dims: Any, **kwargs: Any) -> Any:
 
 
 def pixel_shuffle(e: Emitter, input: Any, upscale_factor: int) -> Any:
-    return e.add("PixelShuffle", input, factor=upscale_factor)
+    return input if upscale_factor == 1 else e.add("PixelShuffle", input, factor=upscale_factor)
 
 
 def pixel_unshuffle(e: Emitter, input: Any, downscale_factor: int) -> Any:
-    return e.add("PixelUnshuffle", input, factor=downscale_factor)
+    return input if downscale_factor == 1 else e.add("PixelUnshuffle", input, factor=downscale_factor)
 
 
 RESHAPE: dict[str, Handler] = {

@@ -5,16 +5,19 @@ RoFormer, arXiv 2104.09864, eq. 34.
 
 from genmad.importers.flat import Flat, FlatNode
 from genmad.importers.lifting.match import is_last_axis, slice_of
+from genmad.importers.lifting.rotary_tables import TableMaker
 
 
 def lift_rotary(flat: Flat) -> int:
-    count = flat.rewrite("RotaryEmbedding", _whole)
+    maker = TableMaker(flat)
+    count = flat.rewrite("RotaryEmbedding", lambda flat, node: _whole(flat, node, maker))
     flat.rewrite("partial RotaryEmbedding", _partial)
+    flat.rewrite("partial RotaryEmbedding", _partial_rows)
     return count
 
 
-def _whole(flat: Flat, node: FlatNode) -> list[FlatNode] | None:
-    """Add(Mul(x, cos), Mul(rotate_half(x), sin)) on x [B, H, S, D]."""
+def _whole(flat: Flat, node: FlatNode, maker: TableMaker) -> list[FlatNode] | None:
+    """Add(Mul(x, cos), Mul(rotate_half(x), sin)) on x [B, H, S, D], in pairs also on x [B, S, H, D]."""
     if node.op != "Add" or node.types[0].rank != 4:
         return None
     products = [flat.source(value, "Mul") for value in node.inputs]
@@ -23,14 +26,72 @@ def _whole(flat: Flat, node: FlatNode) -> list[FlatNode] | None:
             continue
         for x, cos in (straight.inputs, straight.inputs[::-1]):
             for turned, sin in (rotated.inputs, rotated.inputs[::-1]):
-                for interleaved, source, table in ((False, _half_source, _table), (True, _pair_source, _pair_table)):
-                    tables = table(flat, cos), table(flat, sin)
-                    if None in tables or source(flat, turned) != x:
-                        continue
-                    inputs = (x, *(t for t in tables if t is not None))
-                    attrs = {"interleaved": interleaved}
-                    return [flat.make("RotaryEmbedding", inputs, attrs, call=node.call, outputs=node.outputs)]
+                made = _rotated(flat, node, x, (cos, sin), turned, maker)
+                if made is not None:
+                    return made
     return None
+
+
+def _rotated(
+    flat: Flat, node: FlatNode, x: str, cos_sin: tuple[str, str], turned: str, maker: TableMaker
+) -> list[FlatNode] | None:
+    for interleaved, source, table in ((False, _half_source, _table), (True, _pair_source, _pair_table)):
+        if source(flat, turned) != x:
+            continue
+        tables = [table(flat, value) for value in cos_sin]
+        if None not in tables:
+            attrs = {"interleaved": interleaved}
+            inputs = (x, *(t for t in tables if t is not None))
+            return [flat.make("RotaryEmbedding", inputs, attrs, call=node.call, outputs=node.outputs)]
+    if _pair_source(flat, turned) != x:
+        return None
+    for axis in (1, 2):
+        pairs = [maker.pairs(value, axis) for value in cos_sin]
+        tables = [t for t in pairs if t is not None]
+        if len(tables) < 2:
+            continue
+        if axis == 1:
+            made = flat.make(
+                "RotaryEmbedding", (x, *tables), {"interleaved": True}, call=node.call, outputs=node.outputs
+            )
+            return [*maker.taken(), made]
+        return [*maker.taken(), *_on_rows(flat, node, x, tables, {"interleaved": True})]
+    return None
+
+
+def _on_rows(flat: Flat, node: FlatNode, x: str, tables: list[str], attrs: dict[str, object]) -> list[FlatNode]:
+    """RotaryEmbedding of x [B, S, H, D] as [B, S, H*D]."""
+    heads = flat.types[x].shape[2]
+    source = flat.source(x, "Reshape")
+    new: list[FlatNode] = []
+    if source is not None and flat.types[source.inputs[0]].rank == 3:
+        rows = source.inputs[0]
+    else:
+        new.append(flat.make("Reshape", (x,), {"shape": (0, 0, -1)}, call=node.call))
+        rows = new[0].outputs[0]
+    new.append(flat.make("RotaryEmbedding", (rows, *tables), {**attrs, "num_heads": heads}, call=node.call))
+    for made in new:
+        flat.producer[made.outputs[0]] = made
+    shape = (0, 0, heads, -1)
+    return [*new, flat.make("Reshape", new[-1].outputs, {"shape": shape}, call=node.call, outputs=node.outputs)]
+
+
+def _partial_rows(flat: Flat, node: FlatNode) -> list[FlatNode] | None:
+    """Concat of the rotated first features and the rest, on [B, S, H, D]."""
+    if node.op != "Concat" or len(node.inputs) != 2 or node.types[0].rank != 4 or not is_last_axis(flat, node):
+        return None
+    back = flat.source(node.inputs[0], "Reshape")
+    rotary = flat.source(back.inputs[0], "RotaryEmbedding") if back is not None else None
+    flat_rows = flat.source(rotary.inputs[0], "Reshape") if rotary is not None else None
+    first = slice_of(flat, flat_rows.inputs[0]) if flat_rows is not None else None
+    rest = slice_of(flat, node.inputs[1])
+    if rotary is None or first is None or rest is None or first[0] != rest[0] or rotary.attrs["num_heads"] is None:
+        return None
+    width = flat.types[first[0]].shape[-1]
+    if (first[1], rest[1], first[2], rest[3]) != (3, 3, 0, width) or first[3] != rest[2]:
+        return None
+    attrs = {key: value for key, value in rotary.attrs.items() if key != "num_heads"}
+    return _on_rows(flat, node, first[0], list(rotary.inputs[1:]), attrs)
 
 
 def _pair_table(flat: Flat, value: str) -> str | None:
