@@ -111,8 +111,8 @@ def _advance_at(state: GrammarState, token: Token, word: str) -> GrammarState:
     state = replace(
         state, edit=edit, steps=(*state.steps, step), base=base, added=(), section_steps=0, pending=Pending()
     )
-    for step in again:
-        state = _finish(state, step)
+    for repeated in again:
+        state = _finish(state, repeated)
     return state
 
 

@@ -77,6 +77,12 @@ def generate(
         allowed = None if ops is None else frozenset(filter(None, (op.strip() for op in ops.split(","))))
         conditions = conditions_for(where, limits=limits, ops=allowed, temperature=temperature, novel=novel)
         law, predictor = _law(where, model, target, data, labels, invert=invert, seed=seed, progress=progress)
+        if novel and share_of(law) is None:
+            got, expected = (
+                f"{law.name}, which names no split of the space",
+                "a generator trained on a share of classes",
+            )
+            raise usage_error("--novel", got, expected, "leave --novel out")
         sampler = PoolSampler(
             space=where, law=law, conditions=conditions, seed=seed, train_share=share_of(law), workers=workers
         )

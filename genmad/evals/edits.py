@@ -5,12 +5,12 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from genmad.evals.edit_trials import EditorLike, Outcome, Sampler, Trial, attempt, draw_trials
 from genmad.evals.held_out import held_out_families, read_config, small_graphs
 from genmad.evals.report import CpuClock, EvalReport, commit, fraction, use_one_thread
+from genmad.intents.types import EditExample
 from genmad.ir.graph import Graph
 
 ABLATIONS = {"no_text": "text", "no_structure": "structure"}
@@ -89,9 +89,13 @@ def _families(config: EditEvalConfig, quick: bool) -> tuple[str, ...]:
 
 
 def _sampler(*, fresh: bool) -> Sampler:
+    """`sample_example`; with `fresh`, what is not in a seen phrasing is in one that nobody has trained or tuned on."""
     from genmad.intents.library import sample_example
 
-    return partial(sample_example, fresh=fresh)
+    def sample(graph: Graph, rng: random.Random, *, intent: str | None, unseen: bool) -> EditExample | None:
+        return sample_example(graph, rng, intent=intent, unseen=unseen, fresh=fresh and unseen)
+
+    return sample
 
 
 def problems(graph: Graph) -> tuple[str, ...]:

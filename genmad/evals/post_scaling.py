@@ -19,7 +19,8 @@ def _stack(case: Case) -> tuple[FlatCall, ...]:
         stem, _, last = call.path.rpartition(".")
         if last.isdigit():
             lists.setdefault(stem, []).append(call)
-    return tuple(max(lists.values(), key=len, default=[]))
+    none: list[FlatCall] = []
+    return tuple(max(lists.values(), key=lambda calls: len(calls), default=none))
 
 
 def _removal(case: Case) -> Case:

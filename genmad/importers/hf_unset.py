@@ -20,7 +20,7 @@ def _first(config: Any, *names: str) -> Any:
     return next((v for n in names if isinstance(v := getattr(config, n, None), int)), None)
 
 
-def _heads(config: Any) -> int | None:
+def _heads(config: Any) -> Any:
     return _first(config, "num_attention_heads", "num_heads", "n_heads")
 
 
@@ -97,7 +97,7 @@ def _fit_sections(config: Any) -> None:
 
 
 @functools.cache
-def _sections_in_code(config_class: type) -> tuple[int, ...]:
+def _sections_in_code(config_class: Any) -> tuple[int, ...]:
     """The sections that the model's code falls back to, empty where it has none."""
     path = Path(inspect.getfile(config_class))
     code = path.with_name(path.name.replace("configuration_", "modeling_"))

@@ -226,7 +226,10 @@ def _sentence(
             return None
         said.append(worded)
     held_out = unseen and rng.random() < 0.5
-    two, three, once = (_TWO_UNSEEN, _THREE_UNSEEN, _SHARED_UNSEEN) if held_out else (_TWO, _THREE, _SHARED)
+    patterns: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]] = (_TWO, _THREE, _SHARED)
+    if held_out:
+        patterns = _TWO_UNSEEN, _THREE_UNSEEN, _SHARED_UNSEEN
+    two, three, once = patterns
     if fresh:
         two, three, once = talk.TWO, talk.THREE, talk.SHARED
     joint = rng.choice(three if len(said) == 3 else two)

@@ -11,7 +11,7 @@ from genmad.intents.anatomy import Anatomy
 from genmad.intents.writing import ScriptTooLong, ScriptWriter
 from genmad.ir.diagnostics import Diagnostic, GraphError
 from genmad.ir.graph import Block, producer
-from genmad.ir.script import Add, At, EditScript, Number, Remove, Replace, ReplaceUses, Rewire, SetAttrs, Step
+from genmad.ir.script import Add, At, EditScript, Number, Remove, Replace, ReplaceUses, Rewire, SetAttrs, Setting, Step
 from genmad.ir.script import fresh_name as fresh
 
 MAX_STEPS = 90
@@ -198,7 +198,7 @@ def _renamed(step: Step, names: Mapping[str, str]) -> Step:
     return Remove(value(step.node)) if isinstance(step, Remove) else step
 
 
-def _number(setting: object, names: Mapping[str, str]) -> object:
+def _number(setting: Setting, names: Mapping[str, str]) -> Setting:
     if isinstance(setting, Number) and producer(setting.ref) in names:
         return replace(setting, ref=names[producer(setting.ref)])
     return setting

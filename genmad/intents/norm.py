@@ -145,10 +145,11 @@ def _swap_done(anatomy: Anatomy, rng: random.Random) -> Draft | None:
     new = next(iter(present))
     slots = {"new": NORM_NAMES[new]}
     target = pick_target(anatomy, rng, lambda x: bool(anatomy.roles(x.block).norms))
+    exact = False
     if target is not None and rng.random() < 0.6:
-        slots["target"] = target.phrases
+        slots["target"], exact = target.phrases, target.exact
     values = {"old": None, "new": new}
-    return refusal_draft("swap_norm", "already_so", slots, values=values, exact="target" in slots and target.exact)
+    return refusal_draft("swap_norm", "already_so", slots, values=values, exact=exact)
 
 
 SWAP_NORM = Intent(
@@ -181,7 +182,8 @@ SWAP_NORM = Intent(
     propose=lambda anatomy, rng: _propose_swap(True, anatomy, rng),
     refuse=(
         lambda anatomy, rng: _propose_swap(False, anatomy, rng),
-        _swap_absent, _swap_done,
+        _swap_absent,
+        _swap_done,
         out_of_range("swap_norm", lambda rng: {"new": NORM_NAMES[rng.choice(("LayerNorm", "RMSNorm", "GroupNorm"))]}),
     ),
     weight=1.4,

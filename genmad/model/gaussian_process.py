@@ -93,7 +93,8 @@ def _evidence(x: Floats, squares: Floats, y: Floats, settings: Settings, unit: f
     kernel = _kernel(squares, x @ x.T, settings, unit)
     lower = np.linalg.cholesky(kernel + (settings[1] + 1e-6) * np.eye(len(y)))
     weights = np.linalg.solve(lower.T, np.linalg.solve(lower, y))
-    return float(-0.5 * y @ weights - np.log(np.diag(lower)).sum()), lower, weights
+    evidence = float(-0.5 * y @ weights - np.log(np.diag(lower)).sum())
+    return evidence, np.asarray(lower, np.float64), np.asarray(weights, np.float64)
 
 
 def _normal_scores(n: int) -> Floats:

@@ -1,6 +1,7 @@
 """What cell spaces share: the layers of their networks, and reading them back from the structure of a block."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from genmad.ir import Block, BlockBuilder, Node
 
@@ -45,7 +46,7 @@ def conv_norm_relu(block: BlockBuilder, x: str, name: str, channels: int, kernel
 def pool(block: BlockBuilder, op: str, x: str, name: str, *, size: int = 3, stride: int = 1) -> str:
     """Max or average pooling that keeps the size (before the stride); padding never counts in the mean."""
     pad = (size - 1) // 2
-    more = {"count_include_pad": False} if op == "AveragePool" else {}
+    more: dict[str, Any] = {"count_include_pad": False} if op == "AveragePool" else {}
     return str(
         block.add(
             op, x, name=name, scope=name, kernel_size=(size, size), stride=(stride, stride), padding=(pad, pad), **more

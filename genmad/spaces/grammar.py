@@ -332,10 +332,10 @@ def _pad(fronts: Sequence[Ints]) -> Ints:
     widest = max((len(front) for front in fronts), default=1) or 1
     M = fronts[0].shape[1] if fronts else 0
     out = np.full((len(fronts), widest, M), np.iinfo(np.int64).max // 4, np.int64)
-    for row, front in zip(out, fronts, strict=True):
+    for i, front in enumerate(fronts):
         if len(front):
-            row[: len(front)] = front
-            row[len(front) :] = front[-1]
+            out[i, : len(front)] = front
+            out[i, len(front) :] = front[-1]
     return out
 
 

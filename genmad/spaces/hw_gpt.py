@@ -9,6 +9,7 @@ of this network to the last one (gating and the untied head follow from them).
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -65,7 +66,7 @@ class HwGpt(Space):
         outside, table = self._costs if counted else ({}, {})
 
         def transition(t: int, state: object, choice: int) -> tuple[object, Costs] | None:
-            embed, bias, ended = state  # type: ignore[misc]
+            embed, bias, ended = cast("tuple[int, int, bool]", state)
             cost = {"params": 0, "macs": 0, "depth": int(t > 1)}
             if t == 0:
                 cost["params"], cost["macs"] = outside[choice] if counted else (0, 0)

@@ -40,7 +40,7 @@ def rotary_tables(main: BlockBuilder, dim: int) -> tuple[str, str]:
     return str(main.add("Cos", both, name="rotary.cos")), str(main.add("Sin", both, name="rotary.sin"))
 
 
-def sequence_costs(graph: Graph) -> tuple[int, int]:
-    """Params and MACs of one sequence of `SIZES`."""
-    report = cost_of(graph, OPSET, SIZES)
+def sequence_costs(graph: Graph, sizes: Mapping[str, int] = SIZES) -> tuple[int, int]:
+    """Params and MACs at `sizes`."""
+    report = cost_of(graph, OPSET, sizes)
     return report.num_params, report.num_macs

@@ -47,7 +47,8 @@ class NB201(Space):
         tracked = "depth" in metrics
 
         def transition(t: int, state: object, choice: int) -> tuple[object, Costs]:
-            depths = _deeper(tuple(state), t, choice) if tracked else ()  # type: ignore[call-overload]
+            assert isinstance(state, tuple)
+            depths = _deeper(state, t, choice) if tracked else ()
             depth = max(depths[3], 0) if tracked and t == len(EDGES) - 1 else 0
             cost = {"params": edge[choice][0], "macs": edge[choice][1], "depth": depth}
             return depths, tuple(cost[m] for m in metrics)

@@ -23,11 +23,14 @@ SPACES: Mapping[str, tuple[str, str]] = {
     "tfpp": ("genmad.spaces.tfpp", "Tfpp"),
     "tfpp_homogeneous": ("genmad.spaces.tfpp", "TfppHomogeneous"),
     "tfpp_single": ("genmad.spaces.tfpp", "TfppSingle"),
+    "nas_bench_bert": ("genmad.spaces.bert", "NasBenchBert"),
 }
 # Other names that people type.
 ALIASES: Mapping[str, str] = {
     "nas-bench-101": "nb101", "nasbench101": "nb101", "nas-bench-201": "nb201", "nasbench201": "nb201",
     "nats-bench": "nb201", "nb301": "darts", "nas-bench-301": "darts", "enas6": "enas", "enas-6": "enas",
+    "mbv3": "ofa_mbv3", "pn": "ofa_pn", "hw-gpt-bench": "hw_gpt_s", "hw_gpt": "hw_gpt_s", "transformer++": "tfpp",
+    "nas-bench-bert": "nas_bench_bert", "flexibert": "nas_bench_bert",
 }  # fmt: skip
 
 

@@ -1,8 +1,8 @@
 """Transformer++: causal language models whose layers share their heads among several primitives.
 
-The primitives: multi-head attention, local attention, structured global convolution (SGConv, Li et al., arXiv 2210.09298)
-alone and in H3's form (SGConv3), separable convolution, LSH attention (Kitaev et al., arXiv 2001.04451). A layer gives
-its heads in equal shares to the primitives it has; each of these has its own window, kernel, or hashes and buckets.
+The primitives: multi-head attention, local attention, structured global convolution alone (SGConv, Li et al., arXiv
+2210.09298) and in H3's form (SGConv3), separable convolution, LSH attention (Kitaev et al., arXiv 2001.04451). A layer
+gives its heads in equal shares to the primitives it has; each has its own window, kernel, or hashes and buckets.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,11 +11,10 @@ from functools import cached_property
 from itertools import combinations
 from math import prod
 
-import numpy as np
-
 from genmad.ir import Diagnostic, Graph
 from genmad.spaces import tfpp_rules
-from genmad.spaces.grammar import Costs, Grammar, SpaceError, Step, iterate
+from genmad.spaces.completion import completed_neighbours
+from genmad.spaces.grammar import Costs, Grammar, SpaceError, Step
 from genmad.spaces.language import sequence_costs
 from genmad.spaces.space import Adjacency, Space, Word
 from genmad.spaces.tfpp_graph import Decoder, Layer, Setting, read_layers
@@ -224,19 +223,7 @@ class Tfpp(Space):
 
     def neighbours(self, word: Word) -> Iterator[Word]:
         """Every member that one other choice leads to; where that asks for new settings or layers, the first ones."""
-        grammar = self.grammar()
-        pairs = [(t, c) for t, step in enumerate(grammar.steps) for c in range(len(step.choices)) if c != word[t]]
-        at, to = (np.array(column, np.int64) for column in zip(*pairs, strict=True))
-        rows = np.arange(len(pairs))
-        walk, good, columns = grammar.start(len(pairs)), np.ones(len(pairs), np.bool_), []
-        for t, kept in enumerate(word):
-            mask, want = grammar.allowed(walk), np.where(at == t, to, kept)
-            fits = mask[rows, want]
-            good &= fits | (at != t)
-            columns.append(np.where(fits, want, mask.argmax(1)))
-            walk = grammar.advance(walk, columns[-1])
-        table = np.stack(columns, axis=1).astype(np.int16)[good]
-        return iter(dict.fromkeys(iterate(table)))
+        return completed_neighbours(self.grammar(), word)
 
     def graph_costs(self, word: Word) -> tuple[int, int]:
         """Params and MACs of one sequence of 1,024 tokens; global convolutions count as direct ones."""

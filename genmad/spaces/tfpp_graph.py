@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, log2
 
-from genmad.ir import Block, BlockBuilder, Graph, GraphBuilder
+from genmad.ir import Block, BlockBuilder, Graph, GraphBuilder, TensorType, Value
 from genmad.ops import OPSET
 from genmad.spaces.cells import maker
 from genmad.spaces.language import IDS, layer_norm, linear, position_ids, rotary_tables, token_embedding
@@ -95,9 +95,10 @@ class Decoder:
         )  # fmt: skip
 
     def _block(self, builder: GraphBuilder, name: str) -> BlockBuilder:
-        table = f"float32[1,seq,{self.rotary_dim}]"
-        more = {"cos": table, "sin": table} if self.backbone == "codegen" else {}
-        return builder.block(name, x=f"float32[batch,seq,{self.embed}]", **more)
+        inputs = [Value("x", TensorType.parse(f"float32[batch,seq,{self.embed}]"))]
+        if self.backbone == "codegen":
+            inputs += [Value(table, TensorType.parse(f"float32[1,seq,{self.rotary_dim}]")) for table in ("cos", "sin")]
+        return builder.block(name, inputs)
 
     def _layer_block(self, builder: GraphBuilder, layer: Layer) -> str:
         """The name of the block of a layer, made at its first use."""
@@ -167,7 +168,7 @@ class Decoder:
         return str(block.add("Add", y, block.add("Scale", x, name=f"{name}.skip", scope=name), scope=name))
 
     def _products(self, block: BlockBuilder, x: str, name: str, kernel: int) -> str:
-        """SGConv3: keys are convolved, multiplied by values, convolved again, multiplied by queries, feature by feature.
+        """SGConv3: keys are convolved, multiplied by values, convolved again, multiplied by queries, by feature.
 
         The layer of H3 (Fu et al., arXiv 2212.14052, section 3.1, head size 1) with global convolutions for both SSMs.
         """

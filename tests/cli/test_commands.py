@@ -347,7 +347,20 @@ OPTIONS = {
     "check": {"--level", "--input", "--json"},
     "diff": {"--input", "--json"},
     "export": {"--output", "--no-weights", "--input", "--force", "--json"},
-    "eval": {"--quick", "--seed", "--n", "--model", "--corpus", "--json"},
+    "eval": {"--quick", "--seed", "--n", "--model", "--corpus", "--data", "--space", "--json"},
+    "generate": {
+        "--data", "--export", "--force", "--invert", "--json", "--labels", "--list", "--max-depth", "--max-macs",
+        "--max-params", "--model", "--n", "--novel", "--ops", "--output", "--save-graphs", "--seed", "--space",
+        "--target", "--temperature", "--workers",
+    },
+    "mutate": {"--json", "--max-depth", "--max-macs", "--max-params", "--n", "--ops", "--seed", "--space"},
+    "cross": {"--json", "--max-depth", "--max-macs", "--max-params", "--n", "--ops", "--seed", "--space"},
+    "complete": {
+        "--json", "--max-depth", "--max-macs", "--max-params", "--model", "--n", "--ops", "--seed", "--space", "--steps",
+    },
+    "search": {
+        "--data", "--json", "--method", "--minimize", "--model", "--queries", "--reach", "--seed", "--space", "--target",
+    },
 }  # fmt: skip
 
 

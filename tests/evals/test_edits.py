@@ -3,11 +3,14 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from genmad.data.splits import SplitRule
 from genmad.evals import EVALS, edits
 from genmad.evals.edit_trials import Trial, accepted, attempt, draw_trials
 from genmad.evals.held_out import EvalConfigError, read_config
@@ -18,6 +21,7 @@ from genmad.intents.types import EditExample, Request
 from genmad.ir.graph import Graph
 from genmad.ir.script import At, EditScript, Number, SetAttrs
 from genmad.ops import OPSET
+from genmad.zoo.transformers_models import folder_of
 from tests.graphs import bert_like, gpt2_like, llama_like, resnet_like
 
 WIDEN = "widen the mlp of layer {}"
@@ -208,3 +212,14 @@ def test_the_judge_and_the_library_agree_though_written_apart(graph: Graph) -> N
         wrong += [] if found.success else [f"{item.prompt!r}: {found.reasons}"]
     assert len(examples) > 30
     assert not wrong, "\n".join(wrong)
+
+
+def test_no_family_of_the_evaluation_is_trained_on() -> None:
+    """The rule that `genmad zoo build` splits by; a family moved by hand would leak."""
+    corpus = yaml.safe_load(files("genmad.configs").joinpath("corpus.yaml").read_text(encoding="utf-8"))
+    shares = {key: corpus["zoo"][key] for key in ("heldout_share", "validation_share")}
+    rule = SplitRule(held_out=frozenset(corpus["held_out"]), **shares)
+    config = read_config("eval_edits.yaml", edits.EditEvalConfig)
+    groups = {name: folder_of(name) if not name.startswith("timm.") else "" for name in config.families}
+    assert [name for name in config.families if rule.split(name, groups[name]) == "train"] == []
+    assert len(config.families) >= 20

@@ -56,7 +56,7 @@ def test_labels_are_read_and_foreign_rows_named(tmp_path: Path) -> None:
     assert table.column("perplexity")[0] == 30.5
     assert np.isnan(table.column("perplexity")[1])
     path.write_text(header + row.replace("384,10", "384,11").format("1"))
-    with pytest.raises(SpaceError, match="line 2: expected a member of hw_gpt_s, got 11 layers with 10 heads"):
+    with pytest.raises(SpaceError, match="line 2: got 11 layers with 10 heads and 10 ratios; expected a member"):
         HwGptS().read_labels(path)
 
 

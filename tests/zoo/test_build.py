@@ -200,7 +200,15 @@ def test_a_journal_gives_rows_back_as_they_were(tmp_path: Path) -> None:
     for item in done:
         journal.add(item)
     journal.close()
+    with journal.path.open("ab") as file:
+        file.write(b'{"id": "cut off')
+    resumed = Journal(tmp_path)
+    third = next(iter(source.jobs(2)))
+    resumed.add(Attempt(job=third, status="failed", reason="no"))
+    resumed.close()
     again = Journal(tmp_path)
+    assert len(again) == 3
+    assert again.head(third)["reason"] == "no"
     assert [again.row(item.job) for item in done] == [item.row for item in done]
     assert next(iter(source.jobs(1))) not in again
     again.close()

@@ -95,6 +95,13 @@ def stack(e: Emitter, tensors: Any, dim: int = 0) -> Any:
     return e.add("Stack", *tensors, axis=dim)
 
 
+def pad_sequence(e: Emitter, sequences: Any, batch_first: bool = False, *_: Any, **__: Any) -> Any:
+    """Sequences of one length need no padding."""
+    if len({s.shape for s in sequences}) > 1:
+        raise NoOp("padding of sequences of several lengths")
+    return stack(e, sequences, 0 if batch_first else 1)
+
+
 def _parts(e: Emitter, input: Any, dim: int) -> Any:
     sizes = tuple(t.shape[dim] for t in e.want)
     if any(isinstance(s, SymDim) for s in sizes):
@@ -167,7 +174,8 @@ def genmad_mask(e: Emitter, batch: Any, queries: Any, keys: Any, causal: bool, w
 
 INDEX: dict[str, Handler] = {
     "__getitem__": getitem, "select": select, "narrow": narrow, "index_select": index_select, "gather": gather,
-    "cat": cat, "concat": cat, "concatenate": cat, "stack": stack, "split": split, "split_with_sizes": split,
+    "cat": cat, "concat": cat, "concatenate": cat, "stack": stack, "pad_sequence": pad_sequence,
+    "split": split, "split_with_sizes": split,
     "tensor_split": split, "chunk": chunk, "unbind": unbind, "triu": _triangle("Triu"), "tril": _triangle("Tril"),
     "zeros": _filled(0.0), "ones": _filled(1.0), "zeros_like": _filled(0.0), "ones_like": _filled(1.0),
     "new_zeros": _filled(0.0), "new_ones": _filled(1.0), "zero_": _filled(0.0), "empty": _filled(0.0),

@@ -10,7 +10,7 @@ from genmad.ir.types import Dim, SymDim
 
 def setitem(e: Emitter, input: Any, index: Any, value: Any) -> Any:
     """`x[index] = value` as a new tensor: parts joined again, or a choice where the index is a mask."""
-    items = index if isinstance(index, tuple) else (index,)
+    items = tuple(_as_slice(e, i) for i in (index if isinstance(index, tuple) else (index,)))
     kind = str(e.type_of(input).dtype)
     value = _as_tensor(e, value, kind)
     masks = [i for i in items if isinstance(i, T)]
@@ -19,6 +19,18 @@ def setitem(e: Emitter, input: Any, index: Any, value: Any) -> Any:
             raise NoOp("an assignment at indices")
         return _where_mask(e, input, masks[0], value)
     return _assign(e, input, _spans(items, e.type_of(input).rank), value)
+
+
+def _as_slice(e: Emitter, item: Any) -> Any:
+    """A constant row of evenly spaced positions as a slice; anything else as it is."""
+    if not isinstance(item, T) or item.kind != "constant" or item.rank != 1 or str(item.type.dtype) != "int64":
+        return item
+    places = [e.constant_at(item.number, sizes).tolist() for sizes in (e.symbolic.sizes, e.symbolic.other_sizes)]
+    first, step = places[0][:1], (places[0][1:2] or [0])[0] - (places[0][:1] or [0])[0]
+    if places[0] != places[1] or not first or first[0] < 0 or (len(places[0]) > 1 and step < 1):
+        return item
+    found = slice(first[0], places[0][-1] + 1, step if len(places[0]) > 1 else None)
+    return found if places[0] == list(range(found.start, found.stop, found.step or 1)) else item
 
 
 def _as_tensor(e: Emitter, value: Any, dtype: str) -> Any:
