@@ -26,6 +26,9 @@ def evaluate(
         str | None,
         typer.Option("--data", help="Folder of benchmark tables; default $GENMAD_DATA.", metavar="FOLDER"),
     ] = None,
+    picture: Annotated[
+        str | None, typer.Option("--picture", help="Also a .png, of pools (guided) and search.", metavar="FILE")
+    ] = None,
     as_json: Json = False,
 ) -> int:
     """Measure the generator: metrics, baselines and failures."""
@@ -40,7 +43,7 @@ def evaluate(
     check_checkpoint(checkpoint)
     if corpus is not None and name != "corpus":
         raise _no_corpus(name)
-    given = {"corpus": corpus, "space": space, "data": data}
+    given = {"corpus": corpus, "space": space, "data": data, "picture": picture}
     more = {option: value for option, value in given.items() if value is not None}
     with quiet_stdout(as_json), Progress().running(f"eval {name}"):
         evaluation = import_module(registry[name])

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from genmad.spaces import Space
 
 MAX_POOL = 10_000_000
+# Seconds between two looks at what is to be taken up if the run is killed.
+SAVE_EVERY = 1.0
 SpaceName = Annotated[str, typer.Option("--space", help="Search space; --list names them.", metavar="NAME")]
 Data = Annotated[
     str | None, typer.Option("--data", help="Folder of benchmark tables; default $GENMAD_DATA.", metavar="FOLDER")
@@ -106,20 +108,26 @@ def _run(
 
     space = sampler.space
     request = _request(sampler, target, invert=invert) | {"version": __version__}
-    parts = Parts(folder=output.with_name(output.name + ".parts"), request=request | {"n": n})
+    # Another generator under the same name, or other labels, must not take up these parts.
+    asked = request | {"n": n, "law": sampler.law.digest}
+    parts = Parts(folder=output.with_name(output.name + ".parts"), request=asked)
     begin = time.perf_counter()
     rounds = parts.load()
     resumed = sum(len(r.words) for r in rounds)
     total = resumed
     saved = begin
-    for drawn in sampler.rounds(n, rounds):
-        # Parts cost a file each: they begin once a run is long enough to be worth taking up.
-        rounds.append(drawn)
-        total += len(drawn.words)
-        progress.phase(f"{total:,} of {n:,}")
-        if total < n and not drawn.exhausted and time.perf_counter() - saved > 1.0:
-            _save_new(parts, rounds)
-            saved = time.perf_counter()
+    try:
+        for drawn in sampler.rounds(n, rounds):
+            # Parts cost a file each: they begin once a run is long enough to be worth taking up.
+            rounds.append(drawn)
+            total += len(drawn.words)
+            progress.phase(f"{total:,} of {n:,}")
+            if total < n and not drawn.exhausted and time.perf_counter() - saved > SAVE_EVERY:
+                _save_new(parts, rounds)
+                saved = time.perf_counter()
+    except KeyboardInterrupt:
+        _save_new(parts, rounds)
+        raise
     drawing = time.perf_counter() - begin
     joined = join(rounds, space)
     progress.phase("writing")

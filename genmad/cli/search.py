@@ -14,10 +14,16 @@ from genmad.cli.output import Progress, emit_json, quiet_stdout, show
 if TYPE_CHECKING:
     from genmad.spaces import LabelTable, Space
 
+# The column of a space's own table that is meant without --target.
+TARGETS = {"nb201": "c10_test", "nb101": "val_ep108"}
+
 
 def search(
     space: SpaceName = "nb201",
-    target: Annotated[str, typer.Option("--target", help="Column of the label table.", metavar="COLUMN")] = "c10_test",
+    target: Annotated[
+        str | None,
+        typer.Option("--target", help="Column of the label table: c10_test, val_ep108 (nb101).", metavar="COLUMN"),
+    ] = None,
     data: Data = None,
     queries: Annotated[int, typer.Option("--queries", help="Most labels to ask for.", metavar="N", min=1)] = 100,
     reach: Annotated[float | None, typer.Option("--reach", help="Stop at this label.", metavar="X")] = None,
@@ -38,6 +44,7 @@ def search(
         if method not in METHODS:
             raise _usage("--method", method, f"one of {', '.join(METHODS)}")
         where = get_space(space)
+        target = target or TARGETS.get(where.name, "")
         progress.phase("searching")
         history = _run(where, read_table(where, data), target, queries, reach, method, model, seed, minimize=minimize)
     sign = -1 if minimize else 1
@@ -47,12 +54,17 @@ def search(
         "status": "ok", "space": where.name, "method": method, "target": target, "seed": seed, "queries": len(labels),
         "best": labels[best], "best_at": best + 1, "encoding": where.to_text(history.words[best]),
         "reached": reach is not None and sign * labels[best] >= sign * reach,
+        "restricted_to": None if history.listed is None else len(history.listed.words),
         "seconds": round(time.perf_counter() - begin, 2),
     }  # fmt: skip
     if as_json:
         rows = zip(history.words, labels, strict=True)
         emit_json(found | {"history": [{"encoding": where.to_text(w), "label": label} for w, label in rows]})
     else:
+        if history.listed is not None:
+            show(
+                f"only the {len(history.listed.words):,} members of the table can be queried: all proposals are of them"
+            )
         show(f"best {target} {labels[best]:g} at query {best + 1} of {len(labels)}: {found['encoding']}")
     return 0
 
@@ -74,19 +86,19 @@ def _run(
 ) -> Any:  # fmt: skip
     import numpy as np
 
-    from genmad.sampling.pools import PoolSampler, UniformLaw, load_law
-    from genmad.search.methods import METHODS, History, table_query
+    from genmad.sampling.pools import UniformLaw, load_law
+    from genmad.sampling.pools.law_draws import law_draw
+    from genmad.search.methods import METHODS, History, Listed, table_query
 
     law = UniformLaw() if model == "uniform" else load_law(space, model)
     sign = -1.0 if minimize else 1.0
 
-    def draw(rng: np.random.Generator, n: int) -> np.ndarray:
-        return PoolSampler(space=space, law=law, seed=int(rng.integers(2**31))).independent(n)[0]
-
+    listed = Listed.of(space, table, target)
     history = History(
-        space=space, query=table_query(table, target, sign), budget=queries,
+        space=space, query=table_query(table, target, sign, space), budget=queries, listed=listed,
         stop=np.inf if reach is None else sign * reach,
     )  # fmt: skip
+    draw = law_draw(space, law, None if listed is None else listed.words)
     METHODS[method](history, np.random.default_rng((seed, 7)), draw)
     return history
 

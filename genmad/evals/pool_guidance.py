@@ -7,7 +7,7 @@ import numpy as np
 from genmad.sampling.pools import Law, NetLaw, PoolSampler
 from genmad.search.guidance import GUIDANCE, labelled, learn
 from genmad.search.methods import table_query
-from genmad.spaces import Space
+from genmad.spaces import LabelTable, Space
 from genmad.spaces.tables import data_folder
 from genmad.training.pools import fit_conditional
 
@@ -17,13 +17,18 @@ POOL = 1000
 BINS = 40
 
 
+def guided_table(space: Space, data: str | None) -> LabelTable | None:
+    """The label table, where it holds every member of the space."""
+    folder = data_folder(data)
+    return space.read_labels(folder) if folder is not None and space.name == "nb201" else None
+
+
 def guided_distributions(
     space: Space, law: Law, data: str | None, seed: int
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """Mean true labels of three pools of `POOL` members per target, and their histograms; empty where the space's
     every member is not labelled or no table is at hand."""
-    folder = data_folder(data)
-    table = space.read_labels(folder) if folder is not None and space.name == "nb201" else None
+    table = guided_table(space, data)
     if table is None:
         return {}, {}
     share = law.net.about.get("share") if isinstance(law, NetLaw) else None

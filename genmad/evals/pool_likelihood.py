@@ -29,6 +29,7 @@ class NgramLaw:
 
     counts: Mapping[tuple[int, int, int], NDArray[np.float64]]
     name: str = "n-gram"
+    digest: str = "n-gram"
 
     @classmethod
     def fit(cls, grammar: Grammar, words: Words) -> "NgramLaw":

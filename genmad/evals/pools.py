@@ -10,13 +10,17 @@ in them.
 import math
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from genmad.evals.pool_guidance import guided_distributions
+from genmad.evals.pictures import check_picture, save_distributions
+from genmad.evals.pool_guidance import guided_distributions, guided_table
 from genmad.evals.pool_likelihood import likelihoods
 from genmad.evals.report import CpuClock, EvalReport, commit, use_one_thread
+from genmad.ir import Diagnostic
+from genmad.report import UsageError
 from genmad.sampling.pools import Conditions, Law, PoolSampler, UniformLaw, load_law
 from genmad.spaces import Space, Words, get_space
 from genmad.spaces.split import in_training
@@ -33,11 +37,15 @@ PUBLISHED: Mapping[str, Mapping[str, float]] = {
 
 def run(
     *, quick: bool = False, seed: int = 0, n: int | None = None, checkpoint: str | None = None, space: str = "nb201",
-    data: str | None = None,
+    data: str | None = None, picture: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """The report as JSON."""
+    """The report as JSON; `picture` is a file for the distributions of guided pools.
+
+    Raises `UsageError` where a picture is asked for and none can be drawn.
+    """
     clock, threads = CpuClock(), use_one_thread()
     where = get_space(space)
+    target = None if picture is None else _picture(picture, where, data, quick=quick)
     count = n or (QUICK_N if quick else 10_000)
     law = load_law(where, checkpoint)
     uniform = UniformLaw()
@@ -57,6 +65,8 @@ def run(
         found |= likelihoods(where, law, data, seed)
         means, spread = guided_distributions(where, law, data, seed)
         found |= means
+        if target is not None:
+            save_distributions(target, where.title, spread, means)
     about = dict(getattr(getattr(law, "net", None), "about", {}))
     report = EvalReport(
         name="pools", commit=commit(), seed=seed, n=int(found.pop("n")), threads=threads, quick=quick,
@@ -66,6 +76,18 @@ def run(
                    "true_accuracy_of_pools": spread},
     )  # fmt: skip
     return report.to_json()
+
+
+def _picture(text: str, space: Space, data: str | None, *, quick: bool) -> Path:
+    """The file of the picture. Raises `UsageError` where there would be nothing to draw."""
+    path, fix = check_picture(text), "leave --picture out"
+    if quick:
+        got, expected, fix = "--quick, which guides no pool", "one of them", "leave --quick out"
+    elif guided_table(space, data) is None:
+        got, expected = f"no table with every member of {space.name}", "--space nb201 and --data FOLDER with its table"
+    else:
+        return path
+    raise UsageError(Diagnostic(where="--picture", got=got, expected=expected, fix=fix))
 
 
 def ceiling(space: Space, n: int) -> float:

@@ -19,8 +19,8 @@ def _stack(case: Case) -> tuple[FlatCall, ...]:
         stem, _, last = call.path.rpartition(".")
         if last.isdigit():
             lists.setdefault(stem, []).append(call)
-    none: list[FlatCall] = []
-    return tuple(max(lists.values(), key=lambda calls: len(calls), default=none))
+    longest: list[FlatCall] = max(lists.values(), key=len, default=[])
+    return tuple(longest)
 
 
 def _removal(case: Case) -> Case:

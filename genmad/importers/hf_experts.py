@@ -66,7 +66,9 @@ def _activation(module: Any) -> str | None:
 @contextmanager
 def one_node_experts(module: nn.Module) -> Iterator[None]:
     """Every layer of experts inside `module` asks for ours while the context is open."""
-    found = [m.config for m in module.modules() if hasattr(m, "_is_expert_parallel") and hasattr(m, "config")]
+    found: list[Any] = [
+        m.config for m in module.modules() if hasattr(m, "_is_expert_parallel") and hasattr(m, "config")
+    ]
     before = [(c, getattr(c, "_experts_implementation_internal", None)) for c in {id(c): c for c in found}.values()]
     if before:
         from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS

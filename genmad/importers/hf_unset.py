@@ -85,7 +85,8 @@ def fill_unset(config: Any) -> Any:
 def _fit_sections(config: Any) -> None:
     """Makes the sections of a rotary embedding of several axes add up to the frequencies of a head."""
     rope = vars(config).get("rope_parameters")
-    section = rope.get("mrope_section", _sections_in_code(type(config))) if isinstance(rope, dict) else None
+    config_class: Any = type(config)
+    section = rope.get("mrope_section", _sections_in_code(config_class)) if isinstance(rope, dict) else None
     width = vars(config).get("head_dim") or _head_dim(config)
     if not section or not isinstance(width, int):
         return

@@ -160,7 +160,7 @@ class Tracer(TorchFunctionMode):
         result = func(*map_tensors(args, _to_meta), **map_tensors(kwargs, _to_meta))
         value: list[Any] = [_LIKE[name]]
         if name in ("full_like", "new_full"):
-            value = list(args[(1 if name == "full_like" else 2):]) or [kwargs.get("fill_value")]
+            value = list(args[(1 if name == "full_like" else 2) :]) or [kwargs.get("fill_value")]
         words = {"dtype": result.dtype, "device": "meta"}
         self.record("full", "torch.full", torch.full, (tuple(result.shape), value[0]), words, [result])
         return result

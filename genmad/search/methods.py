@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from genmad.model.gaussian_process import GaussianProcess, Settings
 from genmad.search.operators import mutate
 from genmad.spaces import LabelTable, Space, Words
+from genmad.spaces.split import representatives
 
 Floats = NDArray[np.float64]
 Query = Callable[[Words], Floats]
@@ -20,18 +21,50 @@ DrawMany = Callable[[np.random.Generator, int], Words]
 START, FEW = 10, 5
 CANDIDATES = 1000
 PARENTS = 5
+# Tries to mutate into a member that can be queried, where not all can.
+CHILDREN = 128
 
 
-def table_query(table: LabelTable, column: str, sign: float = 1.0) -> Query:
-    """Labels from a benchmark's table, times `sign`. Raises `SpaceError` on a column that it does not have."""
+def table_query(table: LabelTable, column: str, sign: float = 1.0, space: Space | None = None) -> Query:
+    """Labels from a benchmark's table, times `sign`; with `space`, a word that is not in it has the label of its class.
+
+    Raises `SpaceError` on a column that it does not have.
+    """
     values = table.column(column)
     rows = {tuple(word): i for i, word in enumerate(table.words.tolist())}
+    classes: dict[int, int] = {}
+    if space is not None:
+        classes = {mark: i for i, mark in enumerate(space.fingerprints(table.words).tolist())}
 
     def query(words: Words) -> Floats:
-        found = (rows.get(tuple(word)) for word in words.tolist())
+        found = [rows.get(tuple(word)) for word in words.tolist()]
+        if space is not None and None in found:
+            marks = space.fingerprints(words).tolist()
+            found = [classes.get(mark) if i is None else i for i, mark in zip(found, marks, strict=True)]
         return np.array([np.nan if i is None else sign * values[i] for i in found])
 
     return query
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listed:
+    """The members that can be queried, where a table holds only some of the space's classes.
+
+    Attributes:
+        words: int16[N, T], one per class.
+        marks: their fingerprints.
+    """
+
+    words: Words
+    marks: frozenset[int]
+
+    @classmethod
+    def of(cls, space: Space, table: LabelTable, column: str) -> "Listed | None":
+        """The labelled members of a table; None where it has every class of the space."""
+        words = representatives(space, table.words[np.isfinite(table.column(column))])
+        if len(words) >= (space.num_classes or space.size):
+            return None
+        return cls(words=words, marks=frozenset(space.fingerprints(words).tolist()))
 
 
 @dataclass(kw_only=True)
@@ -42,26 +75,47 @@ class History:
         query: gives labels.
         budget: most queries.
         stop: a label that ends the run.
+        listed: the only members that can be queried; None for all of the space.
     """
 
     space: Space
     query: Query
     budget: int
     stop: float = np.inf
+    listed: Listed | None = None
     words: list[tuple[int, ...]] = field(default_factory=list)
     labels: list[float] = field(default_factory=list)
     seen: set[int] = field(default_factory=set)
 
     @property
     def done(self) -> bool:
-        return len(self.labels) >= self.budget or bool(self.labels and max(self.labels) >= self.stop)
+        most = self.budget if self.listed is None else min(self.budget, len(self.listed.words))
+        return len(self.labels) >= most or bool(self.labels and max(self.labels) >= self.stop)
 
     def new(self, words: Words) -> Words:
-        """The words of classes that were not queried, each class once."""
+        """The words of classes that were not queried and can be, each class once."""
         prints = self.space.fingerprints(words)
         _, first = np.unique(prints, return_index=True)
         kept = [i for i in np.sort(first).tolist() if int(prints[i]) not in self.seen]
+        if self.listed is not None:
+            kept = [i for i in kept if int(prints[i]) in self.listed.marks]
         return words[kept]
+
+    def sample(self, rng: np.random.Generator, n: int) -> Words:
+        """Independent uniform draws of what can be queried."""
+        if self.listed is None:
+            return self.space.sample(rng, n)
+        drawn: Words = self.listed.words[rng.integers(len(self.listed.words), size=n)]
+        return drawn
+
+    def child(self, parent: Words, rng: np.random.Generator) -> Words:
+        """int16[1, T]: a mutation of int16[1, T] that can be queried; where none is found, a draw."""
+        if self.listed is None:
+            return mutate(self.space.grammar(), parent, rng)
+        children = mutate(self.space.grammar(), np.repeat(parent, CHILDREN, axis=0), rng)
+        marks = self.space.fingerprints(children).tolist()
+        good = [i for i, mark in enumerate(marks) if mark in self.listed.marks]
+        return children[good[:1]] if good else self.sample(rng, 1)
 
     def ask(self, words: Words) -> Floats:
         """Labels of new words, as far as the budget goes; members without a label are passed over for nothing."""
@@ -91,7 +145,7 @@ def random_search(history: History, rng: np.random.Generator, draw: DrawMany) ->
     """Independent draws of the space."""
     del draw
     while not history.done:
-        history.ask(history.new(history.space.sample(rng, 64)))
+        history.ask(history.new(history.sample(rng, 64)))
 
 
 def regularized_evolution(history: History, rng: np.random.Generator, draw: DrawMany) -> None:
@@ -108,14 +162,14 @@ def regularized_evolution(history: History, rng: np.random.Generator, draw: Draw
                 known[mark] = float(got[0]) if len(got) else -np.inf
         return [known.get(mark, -np.inf) for mark in prints]
 
-    words = space.sample(rng, population)
+    words = history.sample(rng, population)
     alive = list(zip(words, labels_of(words), strict=True))
     idle = 0
     while not history.done and idle < 2000:
         before = len(history.labels)
         rivals = [alive[i] for i in rng.choice(len(alive), min(10, len(alive)), replace=False)]
         parent = max(rivals, key=lambda item: item[1])[0]
-        child = mutate(space.grammar(), parent[None], rng)
+        child = history.child(parent[None], rng)
         alive.append((child[0], labels_of(child)[0]))
         alive.pop(0)
         idle = 0 if len(history.labels) > before else idle + 1
@@ -126,7 +180,7 @@ def local_search(history: History, rng: np.random.Generator, draw: DrawMany) -> 
     del draw
     space = history.space
     while not history.done:
-        start = history.new(space.sample(rng, 16))[:1]
+        start = history.new(history.sample(rng, 16))[:1]
         if not len(start):
             continue
         label = history.ask(start)
@@ -149,13 +203,13 @@ def bananas_style(history: History, rng: np.random.Generator, draw: DrawMany) ->
     ten at a time. The members are networks with one random hidden layer, fitted in closed form on bootstraps."""
     del draw
     space = history.space
-    history.ask(history.new(space.sample(rng, 4 * START))[:START])
+    history.ask(history.new(history.sample(rng, 4 * START))[:START])
     while not history.done:
         parents = history.best(10)
         repeated = parents[rng.integers(len(parents), size=100)]
         children = mutate(space.grammar(), repeated, rng)
         again = mutate(space.grammar(), children, rng)
-        candidates = history.new(np.concatenate([children, again, space.sample(rng, 50)]))
+        candidates = history.new(np.concatenate([children, again, history.sample(rng, 50)]))
         if not len(candidates):
             continue
         inside, asked = space.features(history.table), space.features(candidates)

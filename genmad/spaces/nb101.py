@@ -95,6 +95,17 @@ class NB101(Space):
         present = np.arange(MAX_VERTICES)[:, None] < words[:, 0].astype(np.int64) + 2
         return _mix(np.where(present, hashes, _ZERO).sum(0) + words[:, 0].astype(np.uint64))
 
+    def features(self, words: Words) -> NDArray[np.float64]:
+        """float64[B, 153]: how often each operation stands in the cell, and for every length how many walks lead from
+        one operation (or the input) to another (or the output): the same for isomorphic cells, unlike the choices."""
+        matrix, ops = unpack(words)
+        kinds = np.stack([ops == kind for kind in (*range(len(OPS)), -1, -2)], axis=2).astype(np.float64)
+        parts, walks = [kinds.sum(1)[:, : len(OPS)]], kinds
+        for _ in range(MAX_VERTICES - 1):
+            walks = matrix @ walks
+            parts.append((kinds.transpose(0, 2, 1) @ walks).reshape(len(words), -1))
+        return np.concatenate(parts, axis=1)
+
     def costs(self, words: Words) -> Ints:
         return cell_costs(*unpack(words), words[:, 0].astype(np.int64) + 2)
 

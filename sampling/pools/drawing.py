@@ -4,12 +4,13 @@ B words, T steps, W choices of a step.
 """
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 from itertools import count
 from multiprocessing import get_context
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -207,21 +208,28 @@ class PoolSampler:
         seen.add(fingerprints[new])
         return Drawn(words=words[new], log_likelihood=chances[new], fingerprints=fingerprints[new], num_draws=BATCH)
 
-    def batch(self, number: int, heat: int = 0) -> tuple[Words, Floats]:
-        """The draws of one round: words and their log-likelihoods."""
-        grammar, limits = grammar_of(self.space, self.conditions)
-        return self._batch(grammar, limits, np.random.default_rng((self.seed, number)), BATCH, heat)
-
     def _batches(self, first: int, heat: int) -> Iterator[tuple[Words, Floats]]:
-        """The draws of every round from `first` on; with workers, so many rounds at a time, the same draws."""
-        if self.workers == 1:
-            grammar, limits = grammar_of(self.space, self.conditions)
-            for number in count(first):
-                yield self._batch(grammar, limits, np.random.default_rng((self.seed, number)), BATCH, heat)
+        """The draws of every round from `first` on; with workers, a few rounds ahead, the same draws in order."""
+        if self.workers > 1:
+            yield from self._spread(first, heat)
+            return
+        grammar, limits = grammar_of(self.space, self.conditions)
+        for number in count(first):
+            yield self._batch(grammar, limits, np.random.default_rng((self.seed, number)), BATCH, heat)
+
+    def _spread(self, first: int, heat: int) -> Iterator[tuple[Words, Floats]]:
         # Spawned, not forked: numpy's and torch's threads do not survive a fork.
-        with ProcessPoolExecutor(self.workers, mp_context=get_context("spawn")) as pool:
-            for number in count(first, self.workers):
-                yield from pool.map(partial(self.batch, heat=heat), range(number, number + self.workers))
+        context = get_context("spawn")
+        numbers = count(first)
+        with ProcessPoolExecutor(self.workers, context, _Worker.begin, (replace(self, workers=1), heat)) as pool:
+            pending = deque(pool.submit(_Worker.batch, next(numbers)) for _ in range(self.workers))
+            try:
+                while True:
+                    # One more before the wait, so that nobody idles while this process drops repeats.
+                    pending.append(pool.submit(_Worker.batch, next(numbers)))
+                    yield pending.popleft().result()
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
 
     def _batch(
         self, grammar: Grammar, limits: Sequence[int | None], rng: np.random.Generator, batch: int, heat: int = 0
@@ -295,6 +303,26 @@ def _listing(grammar: Grammar, limits: Sequence[int | None]) -> Words | None:
         return grammar.words(limits, at_most=MAX_LISTED)
     except ValueError:
         return None
+
+
+class _Worker:
+    """One process of several: it is given the sampler once and builds the grammar once."""
+
+    _batches: ClassVar[Callable[[int], tuple[Words, Floats]]]
+
+    @classmethod
+    def begin(cls, sampler: PoolSampler, heat: int) -> None:
+        grammar, limits = grammar_of(sampler.space, sampler.conditions)
+
+        def batch(number: int) -> tuple[Words, Floats]:
+            return sampler._batch(grammar, limits, np.random.default_rng((sampler.seed, number)), BATCH, heat)
+
+        cls._batches = staticmethod(batch)
+
+    @classmethod
+    def batch(cls, number: int) -> tuple[Words, Floats]:
+        """The draws of one round: words and their log-likelihoods."""
+        return cls._batches(number)
 
 
 class _Seen:

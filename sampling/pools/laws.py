@@ -3,6 +3,7 @@
 B words, W choices of a step, H hidden width.
 """
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -33,6 +34,10 @@ class Law(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def digest(self) -> str:
+        """Equal only for laws that draw the same."""
+
     def begin(self, batch: int) -> Any:
         """What it remembers of empty prefixes."""
 
@@ -48,6 +53,7 @@ class UniformLaw:
     """Every word of the grammar that walks equally likely (where no budget masks choices)."""
 
     name: str = "uniform"
+    digest: str = "uniform"
 
     def begin(self, batch: int) -> None:
         del batch
@@ -81,6 +87,14 @@ class NetLaw:
     @property
     def name(self) -> str:
         return f"pools-{self.net.about.get('space', '?')}" + ("-guided" if self.condition else "")
+
+    @property
+    def digest(self) -> str:
+        found = hashlib.blake2b(f"{self.condition} {self.guidance!r}".encode(), digest_size=16)
+        net = self.net
+        for array in (net.embed, net.start, net.step, net.hidden, net.bias, net.out, net.out_bias):
+            found.update(np.ascontiguousarray(array).tobytes())
+        return found.hexdigest()
 
     def begin(self, batch: int) -> tuple[Floats, Floats | None]:
         plain = self._blends

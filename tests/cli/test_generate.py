@@ -1,11 +1,16 @@
 """`genmad generate`, `mutate`, `cross`, `complete`, `search` and `check` of pools, as a user types them."""
 
 import json
+import signal
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from genmad.cli.app import run
+from genmad.sampling.pools import NetLaw, PoolSampler
 
 CELL = "|nor_conv_3x3~0|+|none~0|avg_pool_3x3~1|+|skip_connect~0|none~1|nor_conv_1x1~2|"
 OTHER = "|none~0|+|nor_conv_1x1~0|none~1|+|nor_conv_3x3~0|avg_pool_3x3~1|skip_connect~2|"
@@ -29,6 +34,79 @@ def test_a_pool_is_written_checked_and_the_same_again(tmp_path: Path, capsys: py
         {"status": "ok", "source": str(tmp_path / "a.parquet"), "n": 60, "num_problems": 0, "problems": []},
     )
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.parquet", "b.parquet"]
+
+
+KILLED = """
+import os, signal, sys
+import genmad.cli.generate
+from genmad.cli.app import run
+from genmad.sampling.pools import PoolSampler
+
+sys.modules["genmad.cli.generate"].SAVE_EVERY = 0.0
+draw, rounds = PoolSampler._round, []
+
+def dies(*words):
+    rounds.append(0)
+    if len(rounds) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return draw(*words)
+
+PoolSampler._round = dies
+run(sys.argv[1:])
+"""
+
+
+def test_a_killed_run_is_taken_up_and_writes_the_same_bytes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("generate", "-n", "4500", "--space", "nb201", "--seed", "3", "-o")
+    assert call(capsys, *words, str(tmp_path / "whole.parquet"))[0] == 0
+    cut = tmp_path / "cut.parquet"
+    done = subprocess.run([sys.executable, "-c", KILLED, *words, str(cut)], cwd=Path.cwd(), check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert not cut.exists()
+    assert {p.name for p in (tmp_path / "cut.parquet.parts").glob("round-*")} == {
+        "round-000000.npz",
+        "round-000001.npz",
+    }
+    numbers: list[int] = []
+    first = PoolSampler._batches
+    monkeypatch.setattr(PoolSampler, "_batches", lambda self, n, heat: numbers.append(n) or first(self, n, heat))
+    code, found = call(capsys, *words, str(cut))
+    assert (code, numbers) == (0, [2])
+    assert found["resumed"] > 2000  # type: ignore[operator]
+    assert cut.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["cut.parquet", "whole.parquet"]
+
+
+def test_parts_of_another_generator_are_not_taken_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Interrupted by Ctrl-C, then run with other weights of the same name."""
+    from genmad.sampling.pools import load_law
+    from genmad.spaces import get_space
+
+    space = get_space("nb201")
+    law = load_law(space)
+    assert isinstance(law, NetLaw)
+    other = replace(law, net=replace(law.net, out=law.net.out * 0.5))
+    assert (law.name, law.digest == other.digest) == (other.name, False)
+    words = ("generate", "-n", "3500", "--space", "nb201", "-o", str(tmp_path / "p.parquet"))
+
+    rounds, draw = [], PoolSampler._round
+
+    def once(*arguments: object) -> object:
+        rounds.append(0)
+        if len(rounds) > 1:
+            raise KeyboardInterrupt
+        return draw(*arguments)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PoolSampler, "_round", once)
+        patch.setattr("genmad.sampling.pools.load_law", lambda *_: other)
+        assert run([*words, "--json"]) == 130
+    assert (tmp_path / "p.parquet.parts" / "round-000000.npz").exists()
+    capsys.readouterr()
+    code, found = call(capsys, *words)
+    assert (code, found["resumed"]) == (0, 0)
 
 
 def test_fewer_members_than_asked_for_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -47,7 +47,11 @@ def random_inputs(entry: Entry, module: nn.Module, generator: torch.Generator) -
 
 
 def round_trip(library: str, name: str, **overrides: Any) -> Imported:
-    """Imports a small model and asserts that its graph gives the same outputs with the same weights."""
+    """Imports a small model and asserts that its graph gives the same outputs with the same weights.
+
+    Where the largest output is above 1 the tolerance is `TOLERANCE` of it, as in `genmad.evals.import_scan`: the
+    small U-Net of diffusers reaches 11.5, where sums in another order differ by 1.5e-5.
+    """
     need(library)
     entry = catalogue(library).entry(name, size="small", **overrides)
     generator = torch.Generator().manual_seed(0)
@@ -65,7 +69,8 @@ def round_trip(library: str, name: str, **overrides: Any) -> Imported:
     got = [got] if isinstance(got, Tensor) else list(got)
     assert [t.shape for t in got] == [t.shape for t in want]
     difference = max(float((a - b).abs().max()) for a, b in zip(got, want, strict=True))
-    assert difference <= TOLERANCE, f"{library}:{name} differs by {difference:.1e}"
+    largest = max(1.0, *(float(tensor.abs().max()) for tensor in want))
+    assert difference <= TOLERANCE * largest, f"{library}:{name} differs by {difference:.1e} of {largest:.1e}"
     return imported
 
 

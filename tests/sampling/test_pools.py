@@ -102,11 +102,27 @@ def test_a_pool_of_everything_holds_every_class_once_and_says_so() -> None:
     assert set(NB201.keys(found.words)) == set(NB201.keys(every))
 
 
-def test_a_longer_pool_begins_with_the_shorter_and_workers_change_nothing() -> None:
+def test_a_longer_pool_begins_with_the_shorter() -> None:
     sampler = PoolSampler(space=NB201, law=load_law(NB201), seed=3)
     long, short = sampler.draw(3000), sampler.draw(500)
     assert (long.words[:500] == short.words).all()
     assert not (PoolSampler(space=NB201, law=load_law(NB201), seed=4).draw(500).words == short.words).all()
+
+
+def test_workers_change_nothing(tmp_path: Path) -> None:
+    """The same file byte for byte from one process and from two, over several rounds and the listing of the rest;
+    and processes there were: this one drew no batch of its own."""
+    asked = conditions_for(NB201, limits={"params": 400_000})
+    alone = PoolSampler(space=NB201, law=load_law(NB201), conditions=asked, seed=3)
+    for name, sampler in (("a", alone), ("b", replace(alone, workers=2))):
+        with pytest.MonkeyPatch.context() as patch:
+            if name == "b":
+                patch.setattr(PoolSampler, "_batch", None)
+            drawn = sampler.draw(100_000)
+        assert drawn.exhausted
+        assert drawn.num_draws >= 3 * 2048
+        write_pool(table_of(NB201, drawn, Extras(provenance={})), tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
 def test_a_law_that_hardly_varies_is_flattened_where_members_are_too_many_to_list() -> None:

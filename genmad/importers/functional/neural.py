@@ -258,9 +258,7 @@ def scaled_dot_product_attention(
     return attention(e, query, key, value, *biases, scale=scale, causal=is_causal)
 
 
-def _attention_of_rank(
-    e: Emitter, qkv: tuple[Any, Any, Any], biases: tuple[Any, ...], scale: Any, causal: bool
-) -> Any:
+def _attention_of_rank(e: Emitter, qkv: tuple[Any, Any, Any], biases: tuple[Any, ...], scale: Any, causal: bool) -> Any:
     """Attention on [B, S, D], and on [B, H, W, S, D] with windows W that count as heads."""
     rank = qkv[0].rank
     if rank not in (3, 5) or any(b.rank > 2 for b in biases) or any(x.rank != rank for x in qkv):
@@ -270,7 +268,8 @@ def _attention_of_rank(
     rows = [e.add("Unsqueeze", x, axes=(1,)) if rank == 3 else e.add("Flatten", x, start=1, end=2) for x in qkv]
     width = qkv[0].shape[-1]
     usual = scale is None or (isinstance(width, int) and abs(scale - width**-0.5) < 1e-9)
-    attrs = {"num_heads": e.type_of(rows[0]).shape[1], "causal": causal, "scale": None if usual else scale}
+    heads = e.type_of(rows[0]).shape[1]
+    attrs: dict[str, Any] = {"num_heads": heads, "causal": causal, "scale": None if usual else scale}
     out = e.add("Attention", *rows, *biases, **attrs)
     return e.add("Squeeze", out, axes=(1,)) if rank == 3 else e.add("Reshape", out, shape=(0, *e.want[0].shape[1:]))
 

@@ -38,10 +38,10 @@ def _rotated(
     for interleaved, source, table in ((False, _half_source, _table), (True, _pair_source, _pair_table)):
         if source(flat, turned) != x:
             continue
-        tables = [table(flat, value) for value in cos_sin]
-        if None not in tables:
+        found = [table(flat, value) for value in cos_sin]
+        if None not in found:
             attrs = {"interleaved": interleaved}
-            inputs = (x, *(t for t in tables if t is not None))
+            inputs = (x, *(t for t in found if t is not None))
             return [flat.make("RotaryEmbedding", inputs, attrs, call=node.call, outputs=node.outputs)]
     if _pair_source(flat, turned) != x:
         return None
