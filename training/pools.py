@@ -55,6 +55,8 @@ class PoolTraining:
 class TorchChoiceNet(nn.Module):
     """The same network as `ChoiceNet`, for all steps of a batch at once."""
 
+    first: Tensor
+
     def __init__(self, widths: Sequence[int], hidden_size: int, conditions: int) -> None:
         super().__init__()
         total, H = sum(widths), hidden_size

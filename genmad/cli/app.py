@@ -24,7 +24,7 @@ from genmad.ir.diagnostics import GenmadError
 app = typer.Typer(
     name="genmad", add_completion=False, no_args_is_help=True, rich_markup_mode=None,
     pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
-    help="Edit neural network architectures by a sentence.",
+    help="Edit neural network architectures by a sentence, or generate pools of them.",
     epilog='Start with: genmad edit gpt2 "add local attention to the last layer" -o edited/\n\n'
     "Exit codes: 0 ok, 2 usage, 3 source unreadable, 4 request refused, 5 no valid result, 6 ambiguous.",
 )  # fmt: skip
@@ -45,11 +45,11 @@ _HELP: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "inspect": (
         "Show a model's graph with shapes and costs.",
-        ("genmad inspect gpt2", "genmad inspect model.onnx --depth 0", "genmad inspect bert --json"),
+        ("genmad inspect gpt2", "genmad inspect timm:resnet18 --depth 0", "genmad inspect model.onnx --json"),
     ),
     "check": (
         "Check that a model is valid, up to running it.",
-        ("genmad check gpt2", "genmad check model.onnx --level 4"),
+        ("genmad check gpt2", "genmad check model.onnx --level 4", "genmad check pool.parquet"),
     ),
     "diff": (
         "Compare two models node by node.",

@@ -20,6 +20,8 @@ def check(
 ) -> int:
     """Check that a model is well-formed, typed, within budget, valid ONNX and executable; or every row of a pool."""
     if model.endswith(".parquet"):
+        if inputs or level != 5:
+            raise _no_pool_option("--input" if inputs else "--level", model)
         return _check_pool(model, as_json=as_json)
     from genmad.report import require_valid
 
@@ -34,6 +36,14 @@ def check(
     show(*(f"level {item['level']} {item['name']}: passed" for item in found["checks"]))
     show(f"level {found['level']} of 5 passed")
     return 0
+
+
+def _no_pool_option(name: str, path: str) -> Exception:
+    from genmad.ir.diagnostics import Diagnostic
+    from genmad.report import UsageError
+
+    got, fix = f"it for {path}, a pool", f"leave {name} out"
+    return UsageError(Diagnostic(where=name, got=got, expected="it for a model only", fix=fix))
 
 
 def _check_pool(path: str, *, as_json: bool) -> int:

@@ -35,8 +35,11 @@ def evaluate(
     from importlib import import_module
 
     registry: dict[str, str] = dict(import_module("genmad.evals").EVALS)
-    if name == "list" and not as_json:
-        show(*registry)
+    if name == "list":
+        if as_json:
+            emit_json({"status": "ok", "evaluations": list(registry)})
+        else:
+            show(*registry)
         return 0
     if name not in registry:
         raise _unknown(name, list(registry))

@@ -69,6 +69,8 @@ def generate(
     """Write a pool of distinct, valid members of a search space."""
     if list_spaces:
         return _list(as_json)
+    if invert and target is None:
+        raise usage_error("--invert", "it without --target", "both", "add --target COLUMN, or leave --invert out")
     _check_request(output, export, n, force=force)
     with quiet_stdout(as_json), Progress().running("loading") as progress:
         from genmad.sampling.pools import PoolSampler, conditions_for
@@ -218,7 +220,8 @@ def limits_of(**texts: str | None) -> dict[str, int]:
             if not 0 <= value < float("inf"):
                 raise ValueError
         except ValueError:
-            raise usage_error(f"--max-{metric}", text, "a number, such as 500k or 1.5M") from None
+            expected, fix = "a number, such as 500k or 1.5M", f"for example --max-{metric} 1M"
+            raise usage_error(f"--max-{metric}", text, expected, fix) from None
         found[metric] = int(value)
     return found
 
@@ -227,11 +230,17 @@ def _check_request(output: Path, export: str | None, n: int, *, force: bool) -> 
     if n > MAX_POOL:
         raise usage_error("-n", f"{n:,}", f"at most {MAX_POOL:,} in one file", "use several pools with other seeds")
     if export not in (None, "onnx", "torch"):
-        raise usage_error("--export", str(export), "onnx or torch")
+        raise usage_error("--export", str(export), "onnx or torch", "--export onnx, or leave it out")
     if output.suffix != ".parquet":
-        raise usage_error("-o", str(output), "a file name that ends in .parquet")
+        fix = f"-o {output.with_suffix('.parquet') if output.name else 'pool.parquet'}"
+        raise usage_error("-o", str(output), "a file name that ends in .parquet", fix)
+    if output.is_dir():
+        raise usage_error("-o", f"{output}, a folder", "a new file", "use another name")
     if output.exists() and not force:
         raise usage_error("-o", f"{output}, which exists", "a new file", "use --force, or another name")
+    from genmad.lowering.package import check_writable
+
+    check_writable(output)
 
 
 def usage_error(where: str, got: str, expected: str, fix: str = "") -> Exception:

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 Model = Annotated[
     str,
     typer.Argument(
-        help="A transformers id or type, a folder, an .onnx file, or package.module:function.",
+        help="A transformers id or type, timm:NAME, diffusers:NAME, pyg:NAME, a folder, an .onnx file, "
+        "or package.module:function.",
         metavar="MODEL", show_default=False,
     ),
 ]  # fmt: skip
@@ -48,7 +49,11 @@ def check_checkpoint(folder: str | None) -> None:
 
 def check_inputs(source: str, inputs: list[str] | None) -> None:
     """Raises `UsageError` when example inputs are given for a source that has its own."""
-    if not inputs or (":" in source and not Path(source).exists()):
+    if not inputs:
+        return
+    from genmad.importers.catalog import is_catalogue_source
+
+    if ":" in source and not Path(source).exists() and not is_catalogue_source(source):
         return
     from genmad.ir.diagnostics import Diagnostic
     from genmad.report import UsageError

@@ -42,7 +42,7 @@ def search(
         from genmad.spaces import get_space
 
         if method not in METHODS:
-            raise _usage("--method", method, f"one of {', '.join(METHODS)}")
+            raise _usage("--method", method, f"one of {', '.join(METHODS)}", "leave it out for generator")
         where = get_space(space)
         target = target or TARGETS.get(where.name, "")
         progress.phase("searching")

@@ -10,13 +10,13 @@ import typer
 
 from genmad.cli.generate import Depth, Generator, Macs, Ops, Params, Seed, SpaceName, limits_of, usage_error
 from genmad.cli.options import Json
-from genmad.cli.output import emit_json, quiet_stdout, show
+from genmad.cli.output import emit_json, quiet_stdout, show, warn
 
 if TYPE_CHECKING:
     from genmad.spaces import Space, Words
 
 Count = Annotated[int, typer.Option("-n", "--n", help="How many.", metavar="N", min=1, max=100_000)]
-Partial = Annotated[Path, typer.Argument(help="JSON: step -> choice; --steps names them.", metavar="FILE")]
+Partial = Annotated[Path | None, typer.Argument(help="JSON: step -> choice; --steps names them.", metavar="FILE")]
 Member = Annotated[str, typer.Argument(help="A member in the space's own encoding.", metavar="MEMBER")]
 
 
@@ -56,7 +56,7 @@ def cross(
 
 
 def complete(
-    partial: Partial = Path("-"),
+    partial: Partial = None,
     space: SpaceName = "nb201", n: Count = 1, max_params: Params = None, max_macs: Macs = None,
     max_depth: Depth = None, ops: Ops = None, seed: Seed = 0, model: Generator = None,
     steps: Annotated[bool, typer.Option("--steps", help="Name the steps and their choices, and stop.")] = False,
@@ -71,12 +71,16 @@ def complete(
         where = get_space(space)
         if steps:
             return _show_steps(where, as_json=as_json)
+        if partial is None:
+            fix = f"genmad complete --steps --space {where.name} names the steps and their choices"
+            raise usage_error("genmad complete", "no FILE", "a JSON file of steps and choices", fix)
         try:
             fixed = fixed_choices(where.grammar(), _read(partial))
         except LookupError as error:
             raise usage_error(
-                str(partial), str(error.args[0]), "steps and choices of the space", "see --steps"
-            ) from None
+                str(partial), str(error.args[0]), "steps and choices of the space",
+                f"genmad complete --steps --space {where.name} names them",
+            ) from None  # fmt: skip
         limits = limits_of(params=max_params, macs=max_macs, depth=max_depth)
         conditions = conditions_for(where, limits=limits, ops=_split(ops), fixed=fixed)
         law = UniformLaw() if model == "uniform" else load_law(where, model)
@@ -108,7 +112,8 @@ def _inside(space: Space, grammar: Any, limits: Any, member: str) -> Words:
         limit is not None and cost > limit for cost, limit in zip(grammar.costs(word)[0].tolist(), limits, strict=True)
     )
     if not good or over:
-        raise usage_error("MEMBER", "a member outside the ops or budgets given", "one that meets them", "widen them")
+        fix = "raise the budget, allow its ops, or start from another member"
+        raise usage_error("MEMBER", "a member outside the ops or budgets given", "one that meets them", fix)
     return word
 
 
@@ -116,6 +121,8 @@ def _answer(space: Space, words: Words, n: int, *, as_json: bool) -> int:
     from genmad.spaces.split import representatives
 
     kept = representatives(space, words)[:n]
+    if not len(kept):
+        raise _nothing(space)
     texts = [space.to_text(tuple(word)) for word in kept.tolist()]
     if as_json:
         costs = space.costs(kept).tolist() if len(kept) else []
@@ -123,10 +130,20 @@ def _answer(space: Space, words: Words, n: int, *, as_json: bool) -> int:
             {"encoding": text, "canonical_hash": key, "params": cost[0], "macs": cost[1], "depth": cost[2]}
             for text, key, cost in zip(texts, space.hashes(kept), costs, strict=True)
         ]
-        emit_json({"status": "ok", "space": space.name, "n": len(rows), "members": rows})
-    else:
-        show(*texts)
+        emit_json({"status": "ok", "space": space.name, "asked": n, "n": len(rows), "members": rows})
+        return 0
+    show(*texts)
+    if len(texts) < n:
+        warn(f"asked for {n:,}, found {len(texts):,}: another --seed or wider conditions may give more")
     return 0
+
+
+def _nothing(space: Space) -> Exception:
+    from genmad.ir.diagnostics import Diagnostic
+    from genmad.report import NoValidResultError
+
+    expected, fix = "at least one that meets the conditions", "widen --max-params, --max-macs, --max-depth or --ops"
+    return NoValidResultError(Diagnostic(where=space.name, got="no member", expected=expected, fix=fix))
 
 
 def _show_steps(space: Space, *, as_json: bool) -> int:
@@ -145,7 +162,10 @@ def _read(path: Path) -> dict[str, str]:
             raise ValueError("a file beyond 1 MiB")
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise usage_error(str(path), str(error), "a JSON object of steps and choices") from None
+        got = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        fix = "genmad complete --steps names the steps and their choices"
+        raise usage_error(str(path), got, "a JSON file of steps and choices", fix) from None
     if not isinstance(found, dict) or not all(isinstance(v, str) for v in found.values()):
-        raise usage_error(str(path), "no object of texts", 'for example {"edge 0-1": "nor_conv_3x3"}')
+        fix = 'for example {"edge 0-1": "nor_conv_3x3"}; genmad complete --steps names the steps'
+        raise usage_error(str(path), "another JSON than that", "an object, step -> choice, both texts", fix)
     return found

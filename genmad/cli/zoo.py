@@ -53,6 +53,7 @@ def zoo_build(
     from dataclasses import replace
 
     from genmad.cli.zoo_spaces import space_sources
+    from genmad.lowering.package import check_writable
     from genmad.zoo.build import Watcher, build
     from genmad.zoo.config import read_config
     from genmad.zoo.sources import sources_of
@@ -60,6 +61,7 @@ def zoo_build(
     settings = read_config(config)
     if sources is not None:
         settings = replace(settings, sources=tuple(name.strip() for name in sources.split(",") if name.strip()))
+    check_writable(out)
     with quiet_stdout(as_json), BuildProgress() as progress:
         extra = space_sources(settings.samples_per_space) if "spaces" in settings.sources else ()
         watcher = Watcher(on_plan=progress.plan, on_done=progress.done)
@@ -73,8 +75,7 @@ def zoo_build(
 @zoo.command("show", short_help="Counts of a corpus.")
 def zoo_show(corpus: Corpus, as_json: Json = False) -> int:
     """Counts of a corpus: graphs, families, splits, sizes."""
-    with quiet_stdout(as_json):
-        return _show(corpus, as_json)
+    return _show(corpus, as_json)
 
 
 def _show(folder: Path, as_json: bool) -> int:
@@ -112,13 +113,16 @@ def zoo_probes(
 ) -> int:
     """Derive a data set that probes what a model of graphs knows. Its splits are the corpus's."""
     from genmad.data.probes import KINDS, derive
+    from genmad.ir.diagnostics import Diagnostic
+    from genmad.lowering.package import check_writable
+    from genmad.report import UsageError
 
     if kind not in KINDS:
-        from genmad.ir.diagnostics import Diagnostic
-        from genmad.report import UsageError
-
         expected = f"one of {', '.join(KINDS)}"
         raise UsageError(Diagnostic(where="--kind", got=kind, expected=expected, fix="--kind masked-op"))
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(Diagnostic(where=f"-o {out}", got="it is in use", expected="a new folder", fix="name another"))
+    check_writable(out)
     with quiet_stdout(as_json), Progress().running(f"{kind} probe") as progress:
         told = derive(
             corpus, kind, out, seed=seed, limit=limit, on_graph=lambda n: progress.phase(f"{kind} probe: {n} graphs")
@@ -154,6 +158,7 @@ def zoo_add(
 ) -> int:  # fmt: skip
     """Take your own .onnx files and config folders into a private zoo. What is refused is told one by one."""
     from genmad.ir.diagnostics import GenmadError
+    from genmad.lowering.package import check_writable
     from genmad.zoo.build import Watcher, build, discard
     from genmad.zoo.config import ZooConfig
     from genmad.zoo.manifest import Manifest, find_manifest, read_manifest
@@ -164,6 +169,7 @@ def zoo_add(
     told = read_manifest(table) if table is not None else Manifest()
     source, unmatched = private_source(folder, found, told, tuple(run_code or ()))
     refused = (*found.refused, *told.refused, *unmatched)
+    check_writable(out)
     with quiet_stdout(as_json), BuildProgress() as progress:
         watcher = Watcher(on_plan=progress.plan, on_done=progress.done)
         config = ZooConfig(sources=(), heldout_share=0.0, validation_share=0.0)

@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genmad.ir import Diagnostic
-from genmad.report import UsageError
+from genmad.ir import Diagnostic, GenmadError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,8 +15,18 @@ POOLS = ("inverted", "unguided", "guided")
 Curves = Mapping[str, Mapping[str, Sequence[float]]]
 
 
+class PictureError(GenmadError):
+    """A picture that cannot be drawn, or a file that cannot be written."""
+
+    exit_code = 2
+
+    def __init__(self, diagnostic: Diagnostic) -> None:
+        self.diagnostic = diagnostic
+        super().__init__(str(diagnostic))
+
+
 def check_picture(text: str) -> Path:
-    """The file to write, looked at before the long run. Raises `UsageError`."""
+    """The file to write, looked at before the long run. Raises `PictureError`."""
     path = Path(text)
     if path.suffix != ".png":
         raise _refused(text, "a file name that ends in .png")
@@ -81,5 +90,5 @@ def _save(figure: "Figure", path: Path) -> None:
         raise _refused(f"{path}: {error.strerror or error}", "a file that can be written") from error
 
 
-def _refused(got: str, expected: str, fix: str = "") -> UsageError:
-    return UsageError(Diagnostic(where="--picture", got=got, expected=expected, fix=fix or "leave --picture out"))
+def _refused(got: str, expected: str, fix: str = "") -> PictureError:
+    return PictureError(Diagnostic(where="--picture", got=got, expected=expected, fix=fix or "leave --picture out"))

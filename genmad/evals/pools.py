@@ -15,12 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from genmad.evals.pictures import check_picture, save_distributions
+from genmad.evals.pictures import PictureError, check_picture, save_distributions
 from genmad.evals.pool_guidance import guided_distributions, guided_table
 from genmad.evals.pool_likelihood import likelihoods
 from genmad.evals.report import CpuClock, EvalReport, commit, use_one_thread
 from genmad.ir import Diagnostic
-from genmad.report import UsageError
 from genmad.sampling.pools import Conditions, Law, PoolSampler, UniformLaw, load_law
 from genmad.spaces import Space, Words, get_space
 from genmad.spaces.split import in_training
@@ -41,7 +40,7 @@ def run(
 ) -> dict[str, Any]:  # fmt: skip
     """The report as JSON; `picture` is a file for the distributions of guided pools.
 
-    Raises `UsageError` where a picture is asked for and none can be drawn.
+    Raises `PictureError` where a picture is asked for and none can be drawn.
     """
     clock, threads = CpuClock(), use_one_thread()
     where = get_space(space)
@@ -79,7 +78,7 @@ def run(
 
 
 def _picture(text: str, space: Space, data: str | None, *, quick: bool) -> Path:
-    """The file of the picture. Raises `UsageError` where there would be nothing to draw."""
+    """The file of the picture. Raises `PictureError` where there would be nothing to draw."""
     path, fix = check_picture(text), "leave --picture out"
     if quick:
         got, expected, fix = "--quick, which guides no pool", "one of them", "leave --quick out"
@@ -87,7 +86,7 @@ def _picture(text: str, space: Space, data: str | None, *, quick: bool) -> Path:
         got, expected = f"no table with every member of {space.name}", "--space nb201 and --data FOLDER with its table"
     else:
         return path
-    raise UsageError(Diagnostic(where="--picture", got=got, expected=expected, fix=fix))
+    raise PictureError(Diagnostic(where="--picture", got=got, expected=expected, fix=fix))
 
 
 def ceiling(space: Space, n: int) -> float:

@@ -38,7 +38,7 @@ def run(
 ) -> dict[str, Any]:  # fmt: skip
     """The report as JSON; `n` is the number of seeds; `picture` a file for the curves.
 
-    Raises `SpaceError` without a label table, `UsageError` where no picture can be written.
+    Raises `SpaceError` without a label table, `PictureError` where no picture can be written.
     """
     target = None if picture is None else check_picture(picture)
     clock, threads = CpuClock(), use_one_thread()

@@ -21,6 +21,8 @@ LIBRARY = "pyg"
 _NODES, _EDGES, _FEATURES, _CLASSES, _ATOMS = 24, 64, 16, 7, 9
 _EXAMPLE = {"nodes": _NODES, "edges": _EDGES}
 _LONG = torch.int64
+# A tensor that forward takes: its axes, of which `nodes` and `edges` are symbolic, and its dtype.
+_Input = tuple[tuple[int | str, ...], torch.dtype]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,23 +31,23 @@ class _Model:
 
     Attributes:
         full, small: arguments of the constructor; `small` changes some of `full`.
-        inputs: argument of forward -> (axes, dtype); `nodes` and `edges` are symbolic.
+        inputs: argument of forward -> the tensor it takes.
         call: further arguments of forward.
         constants: arguments whose contents decide which code runs.
     """
 
     full: Mapping[str, Any]
     small: Mapping[str, Any] = field(default_factory=dict)
-    inputs: Mapping[str, tuple[tuple[int | str, ...], torch.dtype]]
+    inputs: Mapping[str, _Input]
     call: Mapping[str, Any] = field(default_factory=dict)
     constants: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-_X = (("nodes", _FEATURES), torch.float32)
-_EDGE_INDEX = ((2, "edges"), _LONG)
-_ON_NODES = {"x": _X, "edge_index": _EDGE_INDEX}
-_ONE_GRAPH = {"x": ((_NODES, _FEATURES), torch.float32), "edge_index": _EDGE_INDEX}
-_WIDE = {"x": (("nodes", "channels"), torch.float32), "edge_index": _EDGE_INDEX}
+_X: _Input = (("nodes", _FEATURES), torch.float32)
+_EDGE_INDEX: _Input = ((2, "edges"), _LONG)
+_ON_NODES: Mapping[str, _Input] = {"x": _X, "edge_index": _EDGE_INDEX}
+_ONE_GRAPH: Mapping[str, _Input] = {"x": ((_NODES, _FEATURES), torch.float32), "edge_index": _EDGE_INDEX}
+_WIDE: Mapping[str, _Input] = {"x": (("nodes", "channels"), torch.float32), "edge_index": _EDGE_INDEX}
 # All nodes belong to graph 0.
 _BATCH = {"batch": torch.zeros(_NODES, dtype=_LONG)}
 _SMALL = {"hidden_channels": 8, "num_layers": 2}

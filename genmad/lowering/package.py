@@ -46,6 +46,11 @@ def check_target(target: Path, *, force: bool) -> None:
     if not is_file and target.is_dir() and any(target.iterdir()) and not force:
         fix = "use --force (in Python force=True) to replace the files that genmad writes there"
         raise _output_error(target, "a folder that is not empty", "an empty or new folder", fix)
+    check_writable(target)
+
+
+def check_writable(target: Path) -> None:
+    """Raises `OutputError` when nothing can be made in `target`, a folder, or in the nearest folder above it."""
     parent = target.absolute().parent
     while not parent.exists() and parent != parent.parent:
         parent = parent.parent

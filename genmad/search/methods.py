@@ -22,7 +22,7 @@ START, FEW = 10, 5
 CANDIDATES = 1000
 PARENTS = 5
 # Tries to mutate into a member that can be queried, where not all can.
-CHILDREN = 128
+CHILDREN = 64
 
 
 def table_query(table: LabelTable, column: str, sign: float = 1.0, space: Space | None = None) -> Query:
@@ -109,13 +109,11 @@ class History:
         return drawn
 
     def child(self, parent: Words, rng: np.random.Generator) -> Words:
-        """int16[1, T]: a mutation of int16[1, T] that can be queried; where none is found, a draw."""
+        """int16[1, T]: a mutation of int16[1, T]; where few can be queried, a new one that can, or else a draw."""
         if self.listed is None:
             return mutate(self.space.grammar(), parent, rng)
-        children = mutate(self.space.grammar(), np.repeat(parent, CHILDREN, axis=0), rng)
-        marks = self.space.fingerprints(children).tolist()
-        good = [i for i, mark in enumerate(marks) if mark in self.listed.marks]
-        return children[good[:1]] if good else self.sample(rng, 1)
+        children = self.new(mutate(self.space.grammar(), np.repeat(parent, CHILDREN, axis=0), rng))
+        return children[:1] if len(children) else self.sample(rng, 1)
 
     def ask(self, words: Words) -> Floats:
         """Labels of new words, as far as the budget goes; members without a label are passed over for nothing."""

@@ -277,9 +277,7 @@ def _live(raw: Sequence[tuple[Ints, Ints]], final: Sequence[bool]) -> tuple[_Lay
     for t in range(len(raw) - 1, -1, -1):
         after, cost = raw[t]
         after = np.where(after >= 0, new[np.maximum(after, 0)] if len(new) else -1, -1)
-        keep = (after >= 0).any(axis=1)
-        if t == 0:
-            keep[:] = True
+        keep = np.any(after >= 0, axis=1) if t else np.ones(len(after), np.bool_)
         layers.insert(0, _Layer(after[keep], cost[keep]))
         new = np.where(keep, np.cumsum(keep) - 1, -1)
     return _reachable(layers)

@@ -44,7 +44,8 @@ def scan(folder: Path) -> Found:
     """Looks through a folder without following links that lead out of it. Raises `SourceError` where it is none."""
     if not folder.is_dir():
         got = "a file" if folder.exists() else "no such folder"
-        raise SourceError(Diagnostic(where=str(folder), got=got, expected="a folder with models"))
+        fix = "name the folder that holds your .onnx files and config folders"
+        raise SourceError(Diagnostic(where=str(folder), got=got, expected="a folder with models", fix=fix))
     root = folder.resolve()
     models: list[str] = []
     refused: list[tuple[str, str]] = []

@@ -124,7 +124,7 @@ class Parts:
             if (self.folder / "request.json").exists():
                 shutil.rmtree(self.folder)
             return []
-        found = []
+        found: list[Drawn] = []
         while (path := self.folder / f"round-{len(found):06d}.npz").exists():
             try:
                 with np.load(path, allow_pickle=False) as arrays:

@@ -356,10 +356,12 @@ OPTIONS = {
     "mutate": {"--json", "--max-depth", "--max-macs", "--max-params", "--n", "--ops", "--seed", "--space"},
     "cross": {"--json", "--max-depth", "--max-macs", "--max-params", "--n", "--ops", "--seed", "--space"},
     "complete": {
-        "--json", "--max-depth", "--max-macs", "--max-params", "--model", "--n", "--ops", "--seed", "--space", "--steps",
+        "--json", "--max-depth", "--max-macs", "--max-params", "--model", "--n", "--ops", "--seed", "--space",
+        "--steps",
     },
     "search": {
-        "--data", "--json", "--method", "--minimize", "--model", "--queries", "--reach", "--seed", "--space", "--target",
+        "--data", "--json", "--method", "--minimize", "--model", "--queries", "--reach", "--seed", "--space",
+        "--target",
     },
 }  # fmt: skip
 

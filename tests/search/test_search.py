@@ -1,14 +1,17 @@
 """Search: operators stay inside the space, predictors learn, no class is asked for twice, guidance moves the mean."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from genmad.model.gaussian_process import GaussianProcess
 from genmad.sampling.pools import NetLaw, PoolSampler, UniformLaw
+from genmad.sampling.pools.law_draws import law_draw
 from genmad.search.guidance import learn
-from genmad.search.methods import METHODS, History
+from genmad.search.methods import METHODS, History, Listed, table_query
 from genmad.search.operators import cross, fixed_choices, mutate
-from genmad.spaces import SPACES, Words, get_space
+from genmad.spaces import SPACES, LabelTable, Words, get_space
 
 NB201 = get_space("nb201")
 
@@ -123,3 +126,43 @@ def test_guided_pools_are_better_than_free_ones_and_inverted_ones_worse() -> Non
         means[name] = quality(PoolSampler(space=NB201, law=law).draw(300).words).mean()
     assert means["guided"] > means["free"] + 1.5
     assert means["inverted"] < means["free"] - 1
+
+
+def test_a_table_of_some_members_restricts_every_method_to_it() -> None:
+    """NAS-Bench-101 with 300 labelled cells: isomorphic words have one label, nothing else is asked for, and asking for
+    more than there are ends."""
+    space = get_space("nb101")
+    words = space.sample(np.random.default_rng(3), 300)
+    labels = np.log(space.costs(words)[:, 0].astype(np.float64))
+    labels[:20] = np.nan
+    table = LabelTable(path=Path("t.csv"), keys=tuple(space.keys(words)), words=words, columns={"label": labels})
+    listed = Listed.of(space, table, "label")
+    assert listed is not None
+    known = set(space.keys(words[20:]))
+    assert len(listed.words) == len(known)
+    proposes = law_draw(space, UniformLaw(), listed.words)
+    for name, method in METHODS.items():
+        budget = 1000 if name == "random" else 12
+        history = History(space=space, query=table_query(table, "label", space=space), budget=budget, listed=listed)
+        method(history, np.random.default_rng(0), proposes)
+        keys = space.keys(history.table)
+        assert len(keys) == len(set(keys)) == min(budget, len(known)), name
+        assert set(keys) <= known, name
+
+
+def test_a_table_of_every_class_restricts_nothing() -> None:
+    words = NB201.grammar().words()
+    table = LabelTable(path=Path("t.csv"), keys=(), words=words, columns={"label": quality(words)})
+    assert Listed.of(NB201, table, "label") is None
+
+
+def test_features_of_nb101_are_those_of_the_class() -> None:
+    space = get_space("nb101")
+    words = space.sample(np.random.default_rng(0), 2000)
+    features = space.features(words)
+    seen: dict[str, np.ndarray] = {}
+    pairs = [(row, seen.setdefault(key, row)) for key, row in zip(space.keys(words), features, strict=True)]
+    twins = [(row, first) for row, first in pairs if row is not first]
+    assert len(twins) > 2
+    assert all((row == first).all() for row, first in twins)
+    assert len(np.unique(features, axis=0)) > 0.95 * len(seen)
