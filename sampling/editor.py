@@ -3,54 +3,24 @@
 import difflib
 import math
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from genmad.ir import Graph, GraphError, call_places, canonical_hash, canonicalize
-from genmad.ir.script import EditScript, EditState, Number, Replace, SetAttrs
+from genmad.ir.script import EditScript, Number, Replace, SetAttrs
 from genmad.model.collate import Source, collate_sources
+from genmad.sampling.chain import Answer, answer_in_parts
 from genmad.sampling.decode import MAX_TOKENS, Written, write_script
 from genmad.sampling.pretrained import Pretrained, load_pretrained
+from genmad.sampling.proposal import Proposal, Reading
 from genmad.tokenizer import GrammarState, PromptTokens
 from genmad.tokenizer.text import split_words
 
 AMBIGUOUS_FROM = 0.36
 NAMED_FROM = 0.03
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """One way to take the prompt, with the model's probability."""
-
-    name: str
-    probability: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Proposal:
-    """One answer to a prompt.
-
-    Attributes:
-        status: `ok`, `refused`, `ambiguous` or `failed` (the model could not finish a valid step).
-        script, state: the steps and what they made of the graph; None unless `ok`.
-        confidence: probability of the whole script under the model, readings included.
-        reading: how the prompt was taken; `readings` names the others that have some probability.
-        reason: why it was refused; `blocked`: what stood in the way, in words.
-    """
-
-    status: str
-    script: EditScript
-    state: EditState | None
-    confidence: float
-    log_prob: float
-    reading: str = ""
-    readings: tuple[Reading, ...] = ()
-    reason: str = ""
-    blocked: str = ""
-    num_tokens: int = 0
-    time_s: float = 0.0
 
 
 class Editor:
@@ -64,7 +34,6 @@ class Editor:
         """Raises `CheckpointError` where the folder holds none."""
         return Editor(load_pretrained(folder))
 
-    @torch.no_grad()
     def edit(
         self, graph: Graph, prompt: str, *, at: str | None = None, reading: str | None = None, samples: int = 1,
         seed: int = 0, temperature: float = 0.7, ablate: str | None = None,
@@ -77,27 +46,42 @@ class Editor:
             ablate: `text` or `structure`: hide the prompt or the wiring from the model, for evaluation.
         """
         began = time.monotonic()
-        canonical = canonicalize(graph)
-        kit = self.pretrained
-        source, pieces = self._read(canonical, _with_place(canonical, prompt, at), ablate)
-        seen_pieces = source.prompt if ablate == "text" else pieces
-        start = kit.grammar.compile(canonical, source.graph, seen_pieces, at=at or "", reading=reading or "").start()
-        encoded = kit.model.encode(collate_sources([source]))
         rng = torch.Generator().manual_seed(seed)
 
-        def propose(temperature: float, forced: bool) -> Proposal:
-            written = write_script(kit.model, encoded, start, temperature=temperature, rng=rng)
-            return _proposal(graph, prompt, written, pieces, time.monotonic() - began, forced)
+        def ask(graph: Graph, prompt: str) -> Answer:
+            return next(self._answers(graph, prompt, at, reading, ablate, rng, (0.0,)))
 
-        first = propose(0.0, bool(reading))
+        answers = self._answers(graph, prompt, at, reading, ablate, rng, (0.0, *[temperature] * (4 * (samples - 1))))
+        first = next(answers).proposal
+        first = answer_in_parts(graph, prompt, first, ask, self.pretrained.grammar.opset) or first
+        first = replace(first, time_s=time.monotonic() - began)
         others: dict[str, Proposal] = {}
-        for _ in range(4 * (samples - 1)):
-            if len(others) >= samples - 1:
-                break
-            other = propose(temperature, True)
+        while len(others) < samples - 1 and (answer := next(answers, None)) is not None:
+            other = answer.proposal
             if other.status == "ok" and _key(other) != _key(first):
                 others.setdefault(_key(other), other)
         return (first, *sorted(others.values(), key=lambda p: -p.log_prob))
+
+    def _answers(
+        self, graph: Graph, prompt: str, at: str | None, reading: str | None, ablate: str | None,
+        rng: torch.Generator, temperatures: Iterable[float],
+    ) -> Iterator[Answer]:  # fmt: skip
+        """One answer for each temperature, the sentence read once."""
+        kit = self.pretrained
+        canonical = canonicalize(graph)
+        source, pieces = self._read(canonical, _with_place(canonical, prompt, at), ablate)
+        seen_pieces = source.prompt if ablate == "text" else pieces
+        start = kit.grammar.compile(canonical, source.graph, seen_pieces, at=at or "", reading=reading or "").start()
+        with torch.no_grad():
+            encoded = kit.model.encode(collate_sources([source]))
+        for temperature in temperatures:
+            began = time.monotonic()
+            written = write_script(kit.model, encoded, start, temperature=temperature, rng=rng)
+            forced = temperature > 0 or bool(reading)
+            proposal = _proposal(graph, prompt, written, pieces, time.monotonic() - began, forced)
+            proposal = _not_forbidden(proposal, kit.forbidden)
+            refused = sum(p for name, p in written.first.items() if name.startswith("refuse:"))
+            yield Answer(proposal=proposal, refused=refused)
 
     def _read(self, graph: Graph, prompt: str, ablate: str | None) -> tuple[Source, PromptTokens]:
         """What the model reads, and the prompt as it was before `ablate`."""
@@ -124,6 +108,14 @@ def _with_place(graph: Graph, prompt: str, at: str | None) -> str:
 
 def _key(proposal: Proposal) -> str:
     return canonical_hash(proposal.state.graph) if proposal.state is not None else proposal.status
+
+
+def _not_forbidden(proposal: Proposal, forbidden: frozenset[str]) -> Proposal:
+    """The proposal, or a failure where it is a graph that the checkpoint must not give back."""
+    if proposal.state is None or not forbidden or _key(proposal) not in forbidden:
+        return proposal
+    blocked = "the result is a model of the private zoo, and copies are forbidden; ask for several with --samples"
+    return replace(proposal, status="failed", script=EditScript(), state=None, blocked=blocked)
 
 
 def _proposal(

@@ -1,5 +1,6 @@
 """The batches of a run: batch k depends on the seed and k alone, so a resumed run sees what an unbroken one would."""
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from torch.utils.data import Dataset
 
 from genmad.data.corpus import ArchRecord
 from genmad.intents.renaming import rename_modules
-from genmad.ir import Graph
+from genmad.ir import Graph, GraphError
 from genmad.model.batch import ScriptBatch, SourceBatch
 from genmad.model.collate import collate_scripts, collate_sources
 from genmad.tokenizer import GraphReader, GraphTokens, ScriptGrammar
@@ -51,7 +52,11 @@ class _Entry:
 
 
 class TrainStream(Dataset[TrainBatch]):
-    """Batch k of the run, made on demand. Graphs of like size come together; within a size, families weigh alike."""
+    """Batch k of the run, made on demand. Graphs of like size come together.
+
+    A family weighs as the root of its number of graphs: one with a hundred models is worth more than one with a single
+    model, but ten times as much, not a hundred times.
+    """
 
     def __init__(
         self, records: Sequence[ArchRecord], reader: GraphReader, grammar: ScriptGrammar, config: TrainConfig
@@ -64,7 +69,7 @@ class TrainStream(Dataset[TrainBatch]):
                 bucket = next(i for i, limit in enumerate(BUCKETS) if entry.num_tokens <= limit)
                 self._buckets[bucket].setdefault(record.family, []).append(entry)
         self._buckets = [b for b in self._buckets if b]
-        self._weights = [sum(min(len(g), 4) for g in b.values()) for b in self._buckets]
+        self._weights = [sum(_weight(g) for g in b.values()) for b in self._buckets]
 
     def __len__(self) -> int:
         return self.config.steps
@@ -73,11 +78,12 @@ class TrainStream(Dataset[TrainBatch]):
         rng = random.Random(f"{self.config.seed}-{index}")
         bucket = rng.choices(self._buckets, self._weights)[0]
         families = sorted(bucket)
+        weights = [_weight(bucket[f]) for f in families]
         longest = max(e.num_tokens for entries in bucket.values() for e in entries)
         size = max(6, min(self.config.max_batch, self.config.tokens_per_batch // longest))
         scripts: list[ScriptExample] = []
         while len(scripts) < size:
-            entry = rng.choice(bucket[rng.choice(families)])
+            entry = rng.choice(bucket[rng.choices(families, weights)[0]])
             made = self._script(entry, rng)
             if made is not None:
                 scripts.append(made)
@@ -85,21 +91,30 @@ class TrainStream(Dataset[TrainBatch]):
         script = collate_scripts([(s.tokens, s.masks) for s in scripts], source, len(self.reader.vocab))
         restore = None
         if index % self.config.restore_every == 0:
-            drawn = [rng.choice(bucket[rng.choice(families)]) for _ in range(max(4, size // 2))]
+            names = rng.choices(families, weights, k=max(4, size // 2))
+            drawn = [rng.choice(bucket[name]) for name in names]
             restore = collate_restore([corrupt(self._variant(e, rng)[0], self.reader, rng) for e in drawn])
         return TrainBatch(source=source, script=script, restore=restore)
 
     def _script(self, entry: _Entry, rng: random.Random) -> ScriptExample | None:
         config = self.config
         completes = rng.random() < config.completion_share
-        graph, tokens = self._variant(entry, rng)
-        if completes:
-            return completion_example(graph, self.reader, self.grammar, rng)
-        return edit_example(graph, tokens, self.reader, self.grammar, rng, config.word_dropout)
+        try:
+            graph, tokens = self._variant(entry, rng)
+            if completes:
+                return completion_example(graph, self.reader, self.grammar, rng)
+            return edit_example(graph, tokens, self.reader, self.grammar, rng, config.word_dropout)
+        except GraphError:
+            # An edit that does not fit an odd graph: another is drawn, and a long run goes on.
+            return None
 
     def _variant(self, entry: _Entry, rng: random.Random) -> tuple[Graph, GraphTokens]:
         renames = rng.random() < self.config.rename_share
         return entry.variant(rng.randrange(RENAMED) if renames else -1, self.reader)
+
+
+def _weight(entries: Sequence[_Entry]) -> float:
+    return math.sqrt(len(entries))
 
 
 def token_count(graph: Graph) -> int:

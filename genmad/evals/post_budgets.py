@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
-from genmad.cost import cost_of
+from genmad.cost import cost_of, symbols_of
 from genmad.cost.report import CostReport, CostRow
 from genmad.evals.case import Case, Excess
 from genmad.evals.flat import FlatGraph, Key
@@ -12,7 +12,7 @@ from genmad.ops import OPSET
 
 def _spent(flat: FlatGraph, metric: str, keys: tuple[Key, ...]) -> float:
     """Cost of the calls that are there; of the whole model where no call is named."""
-    report = cost_of(flat.graph, OPSET)
+    report = cost_of(flat.graph, OPSET, dict.fromkeys(symbols_of(flat.graph), 128) | {"batch": 1})
     number: Callable[[CostRow], int] = (lambda r: r.num_macs) if metric == "macs" else (lambda r: r.num_params)
     return sum(number(row) for row in _rows(flat, report, keys))
 

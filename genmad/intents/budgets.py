@@ -3,7 +3,7 @@
 import random
 from collections.abc import Sequence
 
-from genmad.cost import cost_of
+from genmad.cost import cost_of, symbols_of
 from genmad.intents.anatomy import Anatomy, Layer
 from genmad.intents.draft import Draft, Intent, out_of_range, refusal_draft
 from genmad.intents.layers import keeps_type, per_container
@@ -36,7 +36,7 @@ def layer_costs(anatomy: Anatomy, metric: str) -> dict[str, int]:
     """Multiply-adds or parameters of each layer, and under "" of the whole model."""
     key = ("cost", metric)
     if key not in anatomy.cache:
-        report = cost_of(anatomy.graph, OPSET)
+        report = cost_of(anatomy.graph, OPSET, dict.fromkeys(symbols_of(anatomy.graph), 128) | {"batch": 1})
         number = {"macs": lambda row: row.num_macs, "params": lambda row: row.num_params}[metric]
         table = {x.path: sum(map(number, report.under(x.path))) for x in anatomy.layers}
         anatomy.cache[key] = {**table, "": sum(map(number, report.rows))}

@@ -44,6 +44,8 @@ def rename_modules(graph: Graph, rng: random.Random, share: float = 0.7) -> Grap
     """
     pieces = _pieces(graph)
     taken = set(pieces) | {v.name for b in graph.all_blocks for v in b.inputs}
+    # What functions are called after stands in names of nodes alone, and must not be given to a module beside them.
+    taken |= {piece for b in graph.all_blocks for n in b.nodes for piece in n.name.split(".")}
     table: dict[str, str] = {}
     for piece in pieces:
         if rng.random() < share:
