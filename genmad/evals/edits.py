@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from genmad.evals.confidence import calibration_error, success_at_coverage
 from genmad.evals.edit_trials import EditorLike, Outcome, Sampler, Trial, attempt, draw_trials
 from genmad.evals.held_out import held_out_families, read_config, small_graphs
 from genmad.evals.report import CpuClock, EvalReport, commit, fraction, use_one_thread
@@ -25,6 +26,7 @@ class EditEvalConfig:
     requests: int
     requests_quick: int
     families_quick: int
+    nearest_families: tuple[str, ...]
     variants_per_family: int
     ambiguous_from: float
     execute_ablations: bool
@@ -48,12 +50,16 @@ def run(
     graphs = graphs or _runnable(small_graphs(_families(config, quick), config.variants_per_family, seed, say=_say))
     sample = sample or _sampler(fresh=not config.development)
     trials = list(draw_trials(graphs, sample, count=count, rng=random.Random(seed)))
+    nearest = _nearest(config, seed, quick) if editor is None else None
     editor = editor or _editor(checkpoint)
     outcomes = _attempt_all("full", editor, trials, config, seed, execute=True)
     baselines = {}
     for name, ablate in ABLATIONS.items():
         found = _attempt_all(name, editor, trials, config, seed, execute=config.execute_ablations, ablate=ablate)
         baselines[name] = metrics_of(found)
+    if nearest is not None:
+        found = _attempt_all("nearest_prompt", nearest, trials, config, seed, execute=config.execute_ablations)
+        baselines["nearest_prompt"] = metrics_of(found)
     return EvalReport(
         name="edits",
         commit=commit(),
@@ -80,6 +86,16 @@ def _editor(checkpoint: str | None) -> EditorLike:
 
     editor: EditorLike = Editor.from_pretrained(checkpoint)
     return editor
+
+
+def _nearest(config: EditEvalConfig, seed: int, quick: bool) -> EditorLike:
+    """The baseline that copies; it knows small graphs of families that the generator was trained on."""
+    from genmad.evals.nearest_prompt import EXAMPLES, NearestPrompt
+
+    families = config.nearest_families[: config.families_quick] if quick else config.nearest_families
+    found = small_graphs(families, config.variants_per_family, seed, say=_say)
+    known = [graph for graphs in found.values() for graph in graphs]
+    return NearestPrompt(known, seed=seed, examples=EXAMPLES // 20 if quick else EXAMPLES)
 
 
 def _families(config: EditEvalConfig, quick: bool) -> tuple[str, ...]:
@@ -164,7 +180,8 @@ def metrics_of(outcomes: Sequence[Outcome]) -> dict[str, float]:
 
     `executes` and `untouched` are shares of what was emitted, `success` and `false_refused` of the requests that can be
     met, `refused` of those that cannot; `success_single` is of requests for one thing, `success_combined` of two or
-    three in one sentence; `unseen_drop` is success in seen phrasings less success in held-out ones.
+    three in one sentence; `unseen_drop` is success in seen phrasings less success in held-out ones. Calibration is of
+    all requests: an impossible one is answered rightly where it is refused.
     """
     possible = [o for o in outcomes if o.possible]
     impossible = [o for o in outcomes if not o.possible]
@@ -185,6 +202,10 @@ def metrics_of(outcomes: Sequence[Outcome]) -> dict[str, float]:
         "success_unseen": unseen,
         "emitted": fraction(sum(o.emitted for o in outcomes), len(outcomes)),
         "asked_back": _rate(outcomes, lambda o: o.asked_back),
+        "calibration_error": calibration_error([o.confidence for o in outcomes], [o.success for o in outcomes]),
+        "success_at_90_coverage": success_at_coverage(
+            [o.confidence for o in outcomes], [o.success for o in outcomes], 0.9
+        ),
         "num_possible": len(possible),
         "num_impossible": len(impossible),
     }
