@@ -18,7 +18,8 @@ from genmad.sampling.proposal import Proposal
 
 SURE = math.log(0.9)
 """From this log-likelihood on, the answer to the whole sentence stands."""
-MARGIN = 0.0
+MARGIN = 0.2
+"""By how much the answer in parts must be likelier. Set on development families: single requests then never lose."""
 MAX_TEXTS = 16
 TRIED = 2
 IMPOSSIBLE = -1e9
@@ -26,10 +27,10 @@ IMPOSSIBLE = -1e9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What the generator makes of a text: its proposal, and the probability that the text is to be refused."""
+    """What the generator makes of a text: its proposal, and the probability that the text asks for nothing it knows."""
 
     proposal: Proposal
-    refused: float
+    nonsense: float
 
 
 Ask = Callable[[Graph, str], Answer]
@@ -61,7 +62,7 @@ def _promise(way: Parting, alone: dict[str, Answer]) -> float:
     """An upper estimate of the way's log-likelihood, from its texts on the graph as it is."""
     total = 0.0
     for text in way.asides:
-        total += math.log(max(alone[text].refused, 1e-9)) if text in alone else IMPOSSIBLE
+        total += math.log(max(alone[text].nonsense, 1e-9)) if text in alone else IMPOSSIBLE
     for i, text in enumerate(way.clauses):
         if i and speaks_of_before(text):
             continue
@@ -76,7 +77,7 @@ def _one_by_one(graph: Graph, way: Parting, alone: dict[str, Answer], ask: Ask, 
     """The clauses answered in order, each on what the ones before left."""
     done: list[Proposal] = []
     now = graph
-    total = sum(math.log(max(alone[text].refused, 1e-9)) for text in way.asides)
+    total = sum(math.log(max(alone[text].nonsense, 1e-9)) for text in way.asides)
     for clause in way.clauses:
         if speaks_of_before(clause):
             place = _place_of(graph, done)

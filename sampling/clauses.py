@@ -47,46 +47,70 @@ def segments(prompt: str) -> tuple[str, ...]:
     >>> segments("add LoRA to layer 3 and drop the last norm")
     ('add LoRA to layer 3', 'drop the last norm')
     """
+    return _stretches(prompt)[0]
+
+
+def _stretches(prompt: str) -> tuple[tuple[str, ...], tuple[bool, ...]]:
+    """The stretches, and for each place between two whether a word joins them ("and") or punctuation alone."""
     listed = _LIST_MARK.sub(" ; ", f" {_MARKER.sub('', prompt)}")
-    found = (_MARKER.sub("", part).strip(" .;,") for part in _JOINT.split(listed))
-    return tuple(part for part in found if part)
+    texts, words, at, joined = [], [], 0, False
+    for match in (*_JOINT.finditer(listed), None):
+        text = _MARKER.sub("", listed[at : match.start() if match else None]).strip(" .;,")
+        if text:
+            texts.append(text)
+            words.append(joined)
+            joined = False
+        if match is not None:
+            joined = joined or any(letter.isalpha() for letter in match.group())
+            at = match.end()
+    return tuple(texts), tuple(words[1:])
 
 
 def partings(prompt: str) -> tuple[Parting, ...]:
     """The ways to take a sentence apart into two or three clauses; none where it has no joint, or too many.
 
-    Short stretches between clauses may be filler ("on top of that"); the first or last stretch may name the place of
-    all clauses ("in layer 3, ...").
+    Short stretches before clauses and at the end may be filler ("on top of that"); the first or last
+    stretch may name the place of all clauses ("in layer 3, ...").
     """
-    parts = segments(prompt)
+    parts, joined = _stretches(prompt)
     if not 2 <= len(parts) <= MAX_SEGMENTS:
         return ()
-    found = [*_grouped(parts, "", "")]
+    found = [*_grouped(parts, joined, "", "")]
     if len(parts) > 2 and _PLACE.search(parts[0]):
-        found += _grouped(parts[1:], parts[0], "")
+        found += _grouped(parts[1:], joined[1:], parts[0], "")
     if len(parts) > 2 and _PLACE.search(parts[-1]):
-        found += _grouped(parts[:-1], "", parts[-1])
+        found += _grouped(parts[:-1], joined[:-1], "", parts[-1])
     return tuple(dict.fromkeys(found))
 
 
-def _grouped(parts: Sequence[str], head: str, tail: str) -> Iterator[Parting]:
-    """Every way to join neighbours into clauses, short stretches at the beginning of a clause left out or not."""
+def _grouped(parts: Sequence[str], joined: Sequence[bool], head: str, tail: str) -> Iterator[Parting]:
+    """Every way to join neighbours into clauses, short stretches left out or not.
+
+    What "and" joins to the rest is never left out: a request that is not understood must not be dropped in silence.
+    """
     shared = tuple(text for text in (head, tail) if text)
+    last = len(parts) - 1
     for cuts in _cuts(len(parts)):
         bounds = list(zip((0, *cuts), (*cuts, len(parts)), strict=True))
-        short = [a for a, b in bounds if b - a > 1 and len(parts[a].split()) <= MAX_FILLER_WORDS]
-        for count in range(len(short) + 1):
-            for left_out in combinations(short, count):
-                starts = [a + (a in left_out) for a, _ in bounds]
-                clauses = tuple(_said(parts[a:b], head, tail) for a, (_, b) in zip(starts, bounds, strict=True))
-                yield Parting(clauses, shared + tuple(parts[a] for a in left_out))
+        fillers = [a for a, b in bounds if b - a > 1 and _is_short(parts[a]) and not joined[a]]
+        if last - bounds[-1][0] > 0 and _is_short(parts[last]) and not joined[last - 1]:
+            fillers.append(last)
+        for count in range(len(fillers) + 1):
+            for left_out in combinations(fillers, count):
+                kept = [[parts[i] for i in range(a, b) if i not in left_out] for a, b in bounds]
+                if all(kept):
+                    clauses = tuple(_said(words, head, tail) for words in kept)
+                    yield Parting(clauses, shared + tuple(parts[i] for i in left_out))
+
+
+def _is_short(text: str) -> bool:
+    return len(text.split()) <= MAX_FILLER_WORDS
 
 
 def _cuts(count: int) -> Iterator[tuple[int, ...]]:
-    for first in range(1, count):
-        yield (first,)
-        if MAX_CLAUSES > 2:
-            yield from ((first, second) for second in range(first + 1, count))
+    """Where to cut: one to `MAX_CLAUSES - 1` places between neighbours."""
+    for size in range(1, MAX_CLAUSES):
+        yield from combinations(range(1, count), size)
 
 
 def _said(parts: Sequence[str], head: str, tail: str) -> str:

@@ -48,8 +48,11 @@ class Editor:
         began = time.monotonic()
         rng = torch.Generator().manual_seed(seed)
 
-        def ask(graph: Graph, prompt: str) -> Answer:
-            return next(self._answers(graph, prompt, at, reading, ablate, rng, (0.0,)))
+        def ask(graph: Graph, clause: str) -> Answer:
+            found = next(self._answers(graph, clause, at, None, ablate, rng, (0.0,)))
+            if reading is None or reading not in {r.name for r in found.proposal.readings}:
+                return found
+            return next(self._answers(graph, clause, at, reading, ablate, rng, (0.0,)))
 
         answers = self._answers(graph, prompt, at, reading, ablate, rng, (0.0, *[temperature] * (4 * (samples - 1))))
         first = next(answers).proposal
@@ -80,8 +83,7 @@ class Editor:
             forced = temperature > 0 or bool(reading)
             proposal = _proposal(graph, prompt, written, pieces, time.monotonic() - began, forced)
             proposal = _not_forbidden(proposal, kit.forbidden)
-            refused = sum(p for name, p in written.first.items() if name.startswith("refuse:"))
-            yield Answer(proposal=proposal, refused=refused)
+            yield Answer(proposal=proposal, nonsense=written.first.get("refuse:not_understood", 0.0))
 
     def _read(self, graph: Graph, prompt: str, ablate: str | None) -> tuple[Source, PromptTokens]:
         """What the model reads, and the prompt as it was before `ablate`."""

@@ -13,6 +13,7 @@ from genmad.ops import OPSET
 from genmad.tokenizer import GraphReader, PromptTokenizer, ScriptGrammar, Vocab
 
 FILES = ("config.json", "model.safetensors", "vocab.json", "prompt.model")
+HASHES = "forbidden.json"
 
 
 class CheckpointError(GenmadError):
@@ -27,11 +28,12 @@ class CheckpointError(GenmadError):
 
 @dataclass(frozen=True, kw_only=True)
 class Pretrained:
-    """A loaded generator."""
+    """A loaded generator; `forbidden` holds canonical hashes of graphs that it must not give back."""
 
     model: GraphTransformer
     reader: GraphReader
     grammar: ScriptGrammar
+    forbidden: frozenset[str] = frozenset()
 
 
 def shipped_folder() -> Path:
@@ -61,7 +63,21 @@ def load_pretrained(folder: str | Path | None = None) -> Pretrained:
         got, expected = str(error).splitlines()[-1].strip()[:200], "the weights that config.json describes"
         raise CheckpointError(Diagnostic(where=str(path / "model.safetensors"), got=got, expected=expected)) from error
     known = {name: op for name, op in OPSET.items() if f"op:{name}" in vocab}
-    return Pretrained(model=model.eval(), reader=reader, grammar=ScriptGrammar(vocab=vocab, opset=known))
+    grammar = ScriptGrammar(vocab=vocab, opset=known)
+    return Pretrained(model=model.eval(), reader=reader, grammar=grammar, forbidden=_forbidden(path / HASHES))
+
+
+def _forbidden(path: Path) -> frozenset[str]:
+    """The hashes that fine-tuning with `--forbid-copies` wrote. Raises `CheckpointError` for a file that holds none."""
+    if not path.is_file():
+        return frozenset()
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(Diagnostic(where=str(path), got=str(error)[:200], expected="a JSON list")) from error
+    if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
+        raise CheckpointError(Diagnostic(where=str(path), got="another JSON", expected="a list of hashes"))
+    return frozenset(found)
 
 
 _IGNORED = frozenset({"model_type", "architectures", "transformers_version", "dtype", "torch_dtype"})

@@ -28,8 +28,9 @@ class Probe:
         tokens = kit.reader.read(graph, masked=frozenset({ref}))
         encoded = kit.model.encode(collate_sources([self._source(tokens)]))
         scores = kit.model.op_logits(encoded)[0, tokens.refs.index(ref)]
-        ops = torch.tensor(kit.reader.vocab.family("op"))
-        return kit.reader.vocab.tokens[int(ops[scores[ops].argmax()])][3:]
+        words = kit.reader.vocab.tokens
+        ops = torch.tensor([i for i, word in enumerate(words) if word.startswith(("op:", "leaf:"))])
+        return words[int(ops[scores[ops].argmax()])].partition(":")[2].partition("=")[0]
 
     @torch.no_grad()
     def link(self, graph: Graph, block: str, node: str, slot: int) -> str:

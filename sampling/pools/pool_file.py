@@ -157,8 +157,11 @@ class Parts:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def read_pool(path: Path) -> list[dict[str, Any]]:
-    """The rows of a pool, as dicts. Raises `PoolError` on what is none: unreadable, too large, columns missing."""
+def read_pool(path: Path, *, graphs: bool = False) -> list[dict[str, Any]]:
+    """The rows of a pool, as dicts; with `graphs` also of a pool of graphs that are members of no space.
+
+    Raises `PoolError` on what is none: unreadable, too large, columns missing.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -169,7 +172,8 @@ def read_pool(path: Path) -> list[dict[str, Any]]:
     except (OSError, pa.ArrowException) as error:
         got = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
         raise PoolError(Diagnostic(where=str(path), got=got, expected="a pool that genmad generate wrote")) from error
-    missing = [name for name in NEEDED if name not in table.column_names]
+    needed = ("graph",) if graphs and "graph" in table.column_names else NEEDED
+    missing = [name for name in needed if name not in table.column_names]
     if missing:
         got = f"columns {', '.join(table.column_names[:20]) or 'none'}"
         raise PoolError(Diagnostic(where=str(path), got=got, expected=f"also {', '.join(missing)}"))

@@ -41,8 +41,8 @@ class _Asked:
         self.asked.append((text, len(graph.main.nodes)))
         steps = {"drop the first norm": (Remove("a"),), "give it eps 1": (SetAttrs("b", (("eps", 1.0),)),)}
         if text in steps:
-            return Answer(proposal=_proposal(graph, steps[text], self.log_prob), refused=0.0)
-        return Answer(proposal=_proposal(graph, (), -0.1, "refused"), refused=0.9)
+            return Answer(proposal=_proposal(graph, steps[text], self.log_prob), nonsense=0.0)
+        return Answer(proposal=_proposal(graph, (), -0.1, "refused"), nonsense=0.9)
 
 
 def test_clauses_that_are_likelier_than_the_whole_are_taken_each_on_what_the_last_one_left(graph: Graph) -> None:

@@ -26,7 +26,7 @@ def test_a_sentence_without_a_joint_or_with_too_many_is_left_whole() -> None:
     assert partings(" and ".join(["drop layer 1"] * (MAX_SEGMENTS + 1))) == ()
 
 
-def test_every_parting_has_two_or_three_clauses_and_loses_no_words_but_its_asides() -> None:
+def test_a_parting_has_two_or_three_clauses_and_loses_no_words_but_its_asides() -> None:
     prompt = "in layer 3, widen the MLP, on top of that use relu"
     words = sorted(prompt.replace(",", " ").split())
     for way in partings(prompt):
@@ -48,6 +48,16 @@ def test_filler_between_clauses_may_be_left_out() -> None:
     assert Parting(("drop layer 2", "use relu"), ("on top of that",)) in partings(
         "drop layer 2; on top of that, use relu"
     )
+
+
+def test_filler_at_the_end_may_be_left_out() -> None:
+    assert Parting(("drop layer 2", "use relu"), ("thanks a lot",)) in partings(
+        "drop layer 2 and use relu - thanks a lot"
+    )
+
+
+def test_what_and_joins_is_never_left_out() -> None:
+    assert partings("drop layer 2 and make it rain") == (Parting(("drop layer 2", "make it rain")),)
 
 
 def test_the_same_layer_becomes_a_place_of_the_graph() -> None:
