@@ -28,12 +28,14 @@ MAX_FRONT = 64
 
 
 class SpaceError(GenmadError):
-    """A request that a space cannot meet: no such space, no such op, a budget below the smallest member."""
+    """A request that a space cannot meet, as a budget below the smallest member; `exit_code` 2 where it names nothing
+    that exists (no such space, op or column), 3 where a table cannot be read."""
 
     exit_code = 4
 
-    def __init__(self, diagnostic: Diagnostic) -> None:
+    def __init__(self, diagnostic: Diagnostic, *, exit_code: int = 4) -> None:
         self.diagnostic = diagnostic
+        self.exit_code = exit_code
         super().__init__(str(diagnostic))
 
 

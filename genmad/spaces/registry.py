@@ -42,7 +42,7 @@ def get_space(name: str) -> Space:
         near = difflib.get_close_matches(low, [*SPACES, *ALIASES], n=1)
         names = ", ".join(SPACES)
         fix = f"--space {ALIASES.get(near[0], near[0])}" if near else "genmad generate --list names them"
-        raise SpaceError(Diagnostic(where="--space", got=name, expected=f"one of {names}", fix=fix))
+        raise SpaceError(Diagnostic(where="--space", got=name, expected=f"one of {names}", fix=fix), exit_code=2)
     return _load(low)
 
 

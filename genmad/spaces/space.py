@@ -5,6 +5,7 @@ A space is written by giving `name`, `title`, `steps`, `size`, `grammar_for`, `t
 cells) override `keys` too, cells override `neighbours` where the field has its own notion.
 """
 
+import difflib
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -65,8 +66,12 @@ class LabelTable:
     def column(self, name: str) -> np.ndarray:
         """One column. Raises `SpaceError` naming those there are."""
         if name not in self.columns:
-            known = ", ".join(self.columns)
-            raise SpaceError(Diagnostic(where=str(self.path), got=f"column {name!r}", expected=f"one of {known}"))
+            known, near = ", ".join(self.columns), difflib.get_close_matches(name, self.columns, 1)
+            found = Diagnostic(
+                where=str(self.path), got=f"column {name!r}", expected=f"one of {known}",
+                fix=f"--target {(near or list(self.columns) or [''])[0]}",
+            )  # fmt: skip
+            raise SpaceError(found, exit_code=2)
         return self.columns[name]
 
 

@@ -29,7 +29,8 @@ def data_folder(given: str | Path | None) -> Path | None:
         raise SpaceError(
             Diagnostic(
                 where=where, got=f"{folder}, which does not exist", expected="a folder or file of benchmark tables"
-            )
+            ),
+            exit_code=3,
         )
     return folder
 

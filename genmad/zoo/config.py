@@ -88,7 +88,7 @@ class ZooConfig:
 
 def _unknown_source(name: str) -> Diagnostic:
     near = difflib.get_close_matches(name, SOURCES, 1)
-    fix = f"did you mean {near[0]}?" if near else ""
+    fix = f"did you mean {near[0]}?" if near else f"--sources {SOURCES[0]}"
     return Diagnostic(where="--sources", got=name, expected=f"some of {', '.join(SOURCES)}", fix=fix)
 
 
@@ -135,5 +135,5 @@ def _text(path: Path | None) -> tuple[str, str]:
 
 def _unknown_key(where: str, key: Any, known: Any) -> Diagnostic:
     near = difflib.get_close_matches(str(key), list(known), 1)
-    fix = f"did you mean {near[0]}?" if near else ""
+    fix = f"did you mean {near[0]}?" if near else f"--sources {SOURCES[0]}"
     return Diagnostic(where=where, got=f"key {key!r}", expected=", ".join(known), fix=fix)

@@ -40,6 +40,7 @@ class Conditions:
         temperature: of the law; 1 is the law itself, lower is greedier.
         novel: leave out the classes that the generator was trained on, as if they had been drawn before.
         fixed: step -> the choice it must take (`genmad complete`).
+        within: step -> the choices it may take (a reduced space).
     """
 
     limits: Mapping[str, int] = field(default_factory=dict)
@@ -47,11 +48,13 @@ class Conditions:
     temperature: float = 1.0
     novel: bool = False
     fixed: Mapping[int, int] = field(default_factory=dict)
+    within: Mapping[int, frozenset[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
             got = f"{self.temperature:g}"
-            raise SpaceError(Diagnostic(where="--temperature", got=got, expected="a number above 0"))
+            found = Diagnostic(where="--temperature", got=got, expected="a number above 0", fix="--temperature 1")
+            raise SpaceError(found, exit_code=2)
         for metric, limit in self.limits.items():
             if metric not in METRICS or limit < 0:
                 raise SpaceError(
@@ -65,9 +68,10 @@ def conditions_for(space: Space, **given: object) -> Conditions:
     unknown = sorted((conditions.ops or frozenset()) - set(space.ops))
     if unknown:
         near = difflib.get_close_matches(unknown[0], space.ops, n=1, cutoff=0.3)
-        fix = f"--ops {near[0]}" if near else ""
+        fix = f"--ops {near[0] if near else space.ops[0]}"
         expected = f"ops of {space.name}: {', '.join(space.ops)}"
-        raise SpaceError(Diagnostic(where="--ops", got=", ".join(unknown), expected=expected, fix=fix))
+        found = Diagnostic(where="--ops", got=", ".join(unknown), expected=expected, fix=fix)
+        raise SpaceError(found, exit_code=2)
     check_reachable(space, conditions)
     return conditions
 
@@ -76,7 +80,8 @@ def grammar_of(space: Space, conditions: Conditions) -> tuple[Grammar, tuple[int
     """The grammar with the metrics that are bounded, restricted to the ops allowed, and its limits."""
     grammar = space.grammar(tuple(conditions.limits))
     limits = tuple(conditions.limits.get(metric) for metric in grammar.metrics)
-    choices: dict[int, frozenset[int]] = {t: frozenset({c}) for t, c in conditions.fixed.items()}
+    choices: dict[int, frozenset[int]] = dict(conditions.within)
+    choices |= {t: frozenset({c}) & choices.get(t, frozenset({c})) for t, c in conditions.fixed.items()}
     if conditions.ops is not None:
         for t, step in enumerate(grammar.steps):
             if step.kind.startswith("op"):
