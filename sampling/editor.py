@@ -63,7 +63,13 @@ class Editor:
             other = answer.proposal
             if other.status == "ok" and _key(other) != _key(first):
                 others.setdefault(_key(other), other)
-        return (first, *sorted(others.values(), key=lambda p: -p.log_prob))
+        found = (first, *sorted(others.values(), key=lambda p: -p.log_prob))
+        return tuple(replace(p, confidence=self._confidence(p.log_prob)) for p in found)
+
+    def _confidence(self, log_prob: float) -> float:
+        """How often an answer of that likelihood is right, as the checkpoint's calibration has it."""
+        config = self.pretrained.model.config
+        return confidence_of(log_prob, config.confidence_scale, config.confidence_shift)
 
     def _answers(
         self, graph: Graph, prompt: str, at: str | None, reading: str | None, ablate: str | None,
@@ -94,6 +100,17 @@ class Editor:
         if ablate == "text":
             return source.without_text(), pieces
         return (source.without_structure() if ablate == "structure" else source), pieces
+
+
+def confidence_of(log_prob: float, scale: float, shift: float) -> float:
+    """The logistic function of the scaled and shifted log-odds (Platt, 1999).
+
+    >>> round(confidence_of(math.log(0.8), 1.0, 0.0), 6)
+    0.8
+    """
+    log_prob = min(log_prob, -1e-6)
+    odds = scale * (log_prob - math.log(-math.expm1(log_prob))) + shift
+    return 1.0 / (1.0 + math.exp(-odds)) if odds > -700 else 0.0
 
 
 def _with_place(graph: Graph, prompt: str, at: str | None) -> str:

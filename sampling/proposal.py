@@ -20,7 +20,9 @@ class Proposal:
     Attributes:
         status: `ok`, `refused`, `ambiguous` or `failed` (the model could not finish a valid step).
         script, state: the steps and what they made of the graph; None unless `ok`.
-        confidence: probability of the whole script under the model, readings included.
+        confidence: how often an answer like this is right: the probability of the whole script under the model,
+            readings included, calibrated where the checkpoint says how.
+        log_prob: logarithm of that probability, as it is.
         reading: how the prompt was taken; `readings` names the others that have some probability.
         reason: why it was refused; `blocked`: what stood in the way, in words.
     """

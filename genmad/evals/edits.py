@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from genmad.evals.confidence import calibration_error, success_at_coverage
+from genmad.evals.confidence import calibration_error, platt, success_at_coverage
 from genmad.evals.edit_trials import EditorLike, Outcome, Sampler, Trial, attempt, draw_trials
 from genmad.evals.held_out import held_out_families, read_config, small_graphs
 from genmad.evals.report import CpuClock, EvalReport, commit, fraction, use_one_thread
@@ -220,6 +220,9 @@ def breakdown_of(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "family": _table(possible, lambda o: o.family),
         "refusal": _table(impossible, lambda o: o.request.refusal),
         "refusal_intent": _table(impossible, lambda o: o.request.intent),
+        "platt": dict(
+            zip(("scale", "shift"), platt([o.confidence for o in outcomes], [o.success for o in outcomes]), strict=True)
+        ),
     }
 
 

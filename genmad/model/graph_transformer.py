@@ -27,7 +27,11 @@ NEG_INF = -1e9
 
 
 class GraphTransformerConfig(PretrainedConfig):
-    """Sizes of a graph transformer; `num_*` of the tables come from the vocabulary and the tokenizer."""
+    """Sizes of a graph transformer; `num_*` of the tables come from the vocabulary and the tokenizer.
+
+    `confidence_scale` and `confidence_shift` make probabilities of whole scripts into confidences (Platt scaling: they
+    are applied to the log-odds); 1 and 0 leave them as they are.
+    """
 
     model_type = "genmad-graph-transformer"
 
@@ -36,7 +40,8 @@ class GraphTransformerConfig(PretrainedConfig):
         num_relations: int = 8, num_edge_kinds: int = 8, hidden_size: int = 128, num_heads: int = 4,
         num_text_layers: int = 2, num_encoder_layers: int = 4, num_decoder_layers: int = 3, max_script: int = 256,
         dropout: float = 0.1, num_word_vectors: int = 1,
-        word_vector_size: int = 64, num_matches: int = 13, **kwargs: Any,
+        word_vector_size: int = 64, num_matches: int = 13, confidence_scale: float = 1.0,
+        confidence_shift: float = 0.0, **kwargs: Any,
     ) -> None:  # fmt: skip
         self.num_words, self.num_fields, self.num_values = num_words, num_fields, num_values
         self.num_pieces, self.num_relations, self.num_edge_kinds = num_pieces, num_relations, num_edge_kinds
@@ -45,6 +50,7 @@ class GraphTransformerConfig(PretrainedConfig):
         self.num_encoder_layers, self.num_decoder_layers = num_encoder_layers, num_decoder_layers
         self.max_script, self.dropout = max_script, dropout
         self.num_word_vectors, self.word_vector_size = num_word_vectors, word_vector_size
+        self.confidence_scale, self.confidence_shift = confidence_scale, confidence_shift
         super().__init__(**kwargs)
 
 
