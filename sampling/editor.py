@@ -43,7 +43,8 @@ class Editor:
         Args:
             at: keep to the node or call of this path and what is inside it.
             reading: take the prompt this way.
-            ablate: `text` or `structure`: hide the prompt or the wiring from the model, for evaluation.
+            ablate: for evaluation: `text` or `structure` hide the prompt or the wiring from the model, `parts` answers
+                every sentence at once.
         """
         began = time.monotonic()
         rng = torch.Generator().manual_seed(seed)
@@ -56,7 +57,8 @@ class Editor:
 
         answers = self._answers(graph, prompt, at, reading, ablate, rng, (0.0, *[temperature] * (4 * (samples - 1))))
         first = next(answers).proposal
-        first = answer_in_parts(graph, prompt, first, ask, self.pretrained.grammar.opset) or first
+        if ablate != "parts":
+            first = answer_in_parts(graph, prompt, first, ask, self.pretrained.grammar.opset) or first
         first = replace(first, time_s=time.monotonic() - began)
         others: dict[str, Proposal] = {}
         while len(others) < samples - 1 and (answer := next(answers, None)) is not None:
