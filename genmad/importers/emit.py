@@ -17,7 +17,7 @@ from genmad.importers.flat import Flat, FlatNode
 from genmad.importers.folded import WeightFolder
 from genmad.importers.report import UnsupportedError
 from genmad.importers.symbols import Sizes, Solver, SymbolicTrace, at_sizes
-from genmad.importers.trace import BY_DATA, ConstantEvaluator, Record, Ref, Trace, map_tensors, tensors_in
+from genmad.importers.trace import BY_DATA, COMPUTED, ConstantEvaluator, Record, Ref, Trace, map_tensors, tensors_in
 from genmad.ir.build import OpSet
 from genmad.ir.diagnostics import ShapeError
 from genmad.ir.types import Dim, SymDim, TensorType
@@ -207,12 +207,22 @@ class Emitter:
     def _leaf(self, record: Record, args: Any, kwargs: Any) -> Any:
         names = [self.use(x) if x is not None else "" for x in args]
         op = record.target.removeprefix("leaf:")
+        params = [(slot, self._weight(record.layer, slot, name)) for slot, name in record.params]
         try:
-            result = self._add(op, names, kwargs, record.params, record.layer)
+            result = self._add(op, names, kwargs, params, record.layer)
             self._check_types(result)
         except NoOp as error:
             raise UnsupportedError([f"{record.layer}: {error}"]) from error
         return result
+
+    def _weight(self, layer: str, slot: str, name: str) -> str:
+        """The name of a layer's parameter; the model may have computed it (RWKV rescales its weights at each run)."""
+        if not name.startswith(COMPUTED):
+            return name
+        number = int(name.removeprefix(COMPUTED))
+        if not self._folder.is_fixed(number):
+            raise UnsupportedError([f"{layer}: its {slot} depends on an input"])
+        return self._folder.name(number, layer, slot)
 
     def _function(self, record: Record, args: Any, kwargs: Any) -> Any:
         handler = self.table.get(record.target)
@@ -337,14 +347,25 @@ class Emitter:
         return name
 
     def _stored(self, number: int, type_: TensorType) -> str | None:
-        if any(isinstance(d, SymDim) for d in type_.shape):
-            return None
+        """A constant that is the same at all sizes; along an open axis it may repeat itself."""
+        open_axes = [axis for axis, size in enumerate(type_.shape) if isinstance(size, SymDim)]
         value = self.trace.values[number]
-        if value.name and value.real is not None:
+        if value.name and value.real is not None and not open_axes:
             return self._parameter(number, trainable=False)
-        first, second = (self.constant_at(number, s) for s in (self.symbolic.sizes, self.symbolic.other_sizes))
-        if not torch.equal(first, second):
+        first, second = (
+            _without_repeats(self.constant_at(number, s), open_axes)
+            for s in (self.symbolic.sizes, self.symbolic.other_sizes)
+        )
+        if first is None or second is None or not torch.equal(first, second):
             return None
+        once = self._kept(first, TensorType(type_.dtype, tuple(first.shape)))
+        if not open_axes:
+            return once
+        shape = tuple(size if axis in open_axes else -1 for axis, size in enumerate(type_.shape))
+        return str(self._add("Expand", [once], {"shape": shape}))
+
+    def _kept(self, first: torch.Tensor, type_: TensorType) -> str:
+        """A constant's contents as attributes of a node where there are few, else as a buffer."""
         if first.numel() <= _SMALL and type_.dtype.value != "complex64":
             values = tuple(first.flatten().tolist())
             return str(
@@ -357,6 +378,16 @@ class Emitter:
             name = f"{path}.constant_{count}".lstrip(".")
         self.flat.buffers[name] = first.contiguous
         return self._named(name, type_, self.call, trainable=False)
+
+
+def _without_repeats(tensor: torch.Tensor, axes: list[int]) -> torch.Tensor | None:
+    """The tensor with size 1 along axes where it repeats itself, None where it does not along one of them."""
+    for axis in axes:
+        once = tensor.narrow(axis, 0, 1) if tensor.shape[axis] else tensor
+        if not torch.equal(once.expand_as(tensor), tensor):
+            return None
+        tensor = once
+    return tensor
 
 
 def live_records(trace: Trace) -> list[bool]:

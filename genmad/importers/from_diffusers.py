@@ -25,6 +25,7 @@ _EXAMPLE = {"B": 1, "S": 16}
 # Last words of inputs whose contents decide which code runs: they are constants of the import.
 _FILLED: Mapping[str, Callable[[list[int]], Tensor]] = {
     "ones": torch.ones, "zeros": torch.zeros, "arange": lambda sizes: torch.arange(sizes[-1]).expand(sizes),
+    "tail": lambda sizes: (torch.arange(sizes[-1]) >= sizes[-1] // 2).expand(sizes),
 }  # fmt: skip
 # How deep a small model is, by the names that depths and head counts have.
 _SMALL = {

@@ -19,6 +19,7 @@ from genmad.importers.hf_experts import one_node_experts
 from genmad.importers.lifting import lift
 from genmad.importers.meta import on_meta
 from genmad.importers.report import Imported, ImportReport, UnsupportedError
+from genmad.importers.substitution import solve_substitutions
 from genmad.importers.symbols import PRIMES, SymbolicTrace, merge_traces
 from genmad.importers.trace import ModuleCall, Trace, Tracer, map_tensors, recording, tensors_in
 from genmad.ir.diagnostics import GenmadError
@@ -196,6 +197,7 @@ def trace_once(module: nn.Module, inputs: Mapping[str, Tensor], call_kwargs: Map
             result = call_forward(module, inputs, call_kwargs)
         if not tracer.trace.calls:  # the module is one layer
             tracer.trace.calls.append(ModuleCall(0, -1, "", type(module).__name__))
+        solve_substitutions(tracer.trace)
         tracer.trace.outputs = [(name, tracer.number(tensor)) for name, tensor in main_outputs(result)]
         if not tracer.trace.outputs:
             raise UnsupportedError([f"a model whose result is {type(result).__name__}, not tensors"])

@@ -4,8 +4,10 @@ A model that asks `AttentionInterface` for "genmad" hands us query, key and valu
 `AttentionMaskInterface` hands us the rule of the mask, which we turn into causal and window.
 """
 
+import inspect
 import os
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,6 +19,11 @@ from genmad.importers.trace import Tracer
 
 NAME = "genmad"
 _FAR = 1 << 17
+# Arguments of an attention function that `genmad_attention` honours, or that change nothing outside of training.
+_KNOWN = frozenset({
+    "module", "query", "key", "value", "attention_mask", "scaling", "position_bias", "softcap", "is_causal",
+    "head_mask", "s_aux", "sinks", "sliding_window", "dropout", "output_attentions", "kwargs",
+})  # fmt: skip
 # A method of transformers models that looks at the ids only to give advice.
 _WARNING = "warn_if_padding_and_no_attention_mask"
 # Set, it turns off transformers' checks of values (as many image tokens as image features), which a trace has none of.
@@ -129,8 +136,13 @@ def genmad_attention(
         raise UnsupportedError(["the genmad attention outside of a trace"])
     if kwargs.get("head_mask") is not None:
         raise UnsupportedError(["head masks"])
+    _refuse_extras(module, kwargs)
+    biases = [b for b in (attention_mask, position_bias) if b is not None]
     if kwargs.get("s_aux") is not None:
-        return _with_sinks(query, key, value, attention_mask, scaling, kwargs["s_aux"])
+        sinks = kwargs["s_aux"].reshape(1, -1, 1, 1).expand(query.shape[0], -1, query.shape[2], 1)
+        return _with_sinks(query, key, value, biases, scaling, sinks)
+    if kwargs.get("sinks") is not None:
+        return _with_sinks(query, key, value, biases, scaling, kwargs["sinks"])
     if is_causal is None:
         is_causal = bool(getattr(module, "is_causal", False))
     sliding = kwargs.get("sliding_window")
@@ -139,21 +151,31 @@ def genmad_attention(
         "causal": attention_mask is None and is_causal and query.shape[2] > 1,
     }  # fmt: skip
     out = torch.empty(*query.shape[:3], value.shape[-1], device="meta", dtype=query.dtype)
-    biases = [b for b in (attention_mask, position_bias) if b is not None]
     tracer.record("attention", "genmad.attention", None, (query, key, value, *biases), attrs, [out])
     return out.transpose(1, 2).contiguous(), None
 
 
+def _refuse_extras(module: nn.Module, kwargs: Mapping[str, Any]) -> None:
+    """Raises `UnsupportedError` for an argument that the model's own eager attention reads and that we do not know."""
+    own = getattr(sys.modules.get(type(module).__module__), "eager_attention_forward", None)
+    for name in inspect.signature(own).parameters if own is not None else ():
+        if name not in _KNOWN and kwargs.get(name) is not None:
+            raise UnsupportedError([f"the argument {name} of the attention in {type(module).__name__}"])
+
+
 def _with_sinks(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None, sinks: Tensor
+    query: Tensor, key: Tensor, value: Tensor, biases: list[Tensor], scaling: float | None, sinks: Tensor
 ) -> tuple[Tensor, None]:
-    """Attention whose softmax has one more learned logit per head, written out (arXiv 2309.17453, section 3.2)."""
+    """Attention whose softmax has one more logit per head, written out (arXiv 2309.17453, section 3.2).
+
+    sinks: [B, H, S, 1].
+    """
     groups = query.shape[1] // key.shape[1]
     key, value = (t.repeat_interleave(groups, dim=1) if groups > 1 else t for t in (key, value))
     scores = torch.matmul(query, key.transpose(2, 3)) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
-    scores = scores if mask is None else scores + mask
-    column = sinks.reshape(1, -1, 1, 1).expand(query.shape[0], -1, query.shape[2], 1)
-    weights = torch.softmax(torch.cat([scores, column], dim=-1), dim=-1)[..., :-1]
+    for bias in biases:
+        scores = scores + bias
+    weights = torch.softmax(torch.cat([scores, sinks], dim=-1), dim=-1)[..., :-1]
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), None
 
 

@@ -60,6 +60,8 @@ class _Shrinker:
         for key, value in vars(config).items():
             if key.startswith("_") or key in ("transformers_version", "model_type", "dtype", "torch_dtype"):
                 continue
+            if key == "num_layers" and _has_stages(config):
+                continue
             if keeps_depth and (_LAYERS.fullmatch(key) or key in _DEPTHS):
                 continue
             small = self._value(key, value, 0 if keeps_depth else layers)
@@ -121,7 +123,7 @@ class _Shrinker:
             return type(value)(min(v, self.depth) for v in value)
         if layers and len(value) == layers and layers > self.depth:
             return _kinds_first(value, self.depth)
-        if _all_ints(value) and key.endswith("feature_layers"):
+        if _all_ints(value) and key.endswith(("feature_layer", "feature_layers")):
             return type(value)(self._number(key, v) for v in value)
         if _all_ints(value) and _TOKENS.fullmatch(key):
             return type(value)(self._number(key, v) for v in value)
@@ -149,7 +151,14 @@ def _kinds_first(value: Any, count: int) -> Any:
     return type(value)(kept)
 
 
+def _has_stages(config: Any) -> bool:
+    """Whether `num_layers` counts stages, whose depths are a list; then lists of that length are about stages."""
+    return isinstance(getattr(config, "depths", None), (list, tuple))
+
+
 def _num_layers(config: Any) -> int:
+    if _has_stages(config):
+        return 0
     for key in ("num_hidden_layers", "n_layer", "num_layers", "n_layers", "encoder_layers"):
         value = getattr(config, key, None)
         if isinstance(value, int):

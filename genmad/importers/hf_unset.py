@@ -5,6 +5,7 @@ Each rule is about a field, not about a model: it holds wherever the field is th
 
 import functools
 import inspect
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +37,10 @@ def _if_positions(config: Any) -> int | None:
     return 1 if hasattr(config, "token_dropout") else None
 
 
+def _first_language(config: Any) -> str | None:
+    return next(iter(getattr(config, "languages", None) or ()), None)
+
+
 def _constant(value: Any) -> Callable[[Any], Any]:
     return lambda _config: value
 
@@ -53,6 +58,9 @@ UNSET: dict[str, tuple[Callable[[Any], Any], str]] = {
     "shared_expert_intermediate_size": (_constant(256), "inner width of the expert that sees every token"),
     "image_token_index": (_constant(1), "marks the places of image features"),
     "image_token_id": (_constant(1), "marks the places of image features"),
+    "audio_token_id": (_constant(2), "marks the places of sound features"),
+    "audio_token_index": (_constant(2), "marks the places of sound features"),
+    "default_language": (_first_language, "picks the adapters that are run"),
     "pad_token_id": (_if_positions, "positions are counted from the first word that is no padding"),
     "moe_shared_expert_intermediate_size": (_constant(256), "inner width of the expert that sees every token"),
     "n_shared_experts": (_constant(1), "experts that see every token"),
@@ -76,6 +84,8 @@ def fill_unset(config: Any) -> Any:
         if vars(config).get(key) == old:
             setattr(config, key, new)
     _fit_sections(config)
+    _fit_image(config)
+    _fit_projector(config)
     for part in vars(config).values():
         if hasattr(part, "model_type") and hasattr(part, "to_dict"):
             fill_unset(part)
@@ -95,6 +105,31 @@ def _fit_sections(config: Any) -> None:
     if total != sum(section) and total >= len(section):
         parts = [max(1, total * part // sum(section)) for part in section[1:]]
         config.rope_parameters = {**rope, "mrope_section": [total - sum(parts), *parts]}
+
+
+def _fit_image(config: Any) -> None:
+    """Makes the patches of an image enough for the words that stand for it, and divisible by what is merged."""
+    vision = vars(config).get("vision_config")
+    size, side = getattr(vision, "image_size", None), getattr(vision, "patch_size", None)
+    if not (isinstance(size, int) and isinstance(side, int) and side):
+        return
+    patches, words = size // side, vars(config).get("mm_tokens_per_image")
+    queries = vars(config).get("projector_patch_to_query_dict")
+    if isinstance(queries, dict) and queries and patches * patches not in queries:
+        vision.image_size = side * math.isqrt(min(int(n) for n in queries))  # type: ignore[union-attr]
+    scale = next((n for key in ("scale_factor", "pixel_shuffle_factor") if (n := vars(config).get(key))), None)
+    if isinstance(words, int) and patches * patches < words:
+        config.mm_tokens_per_image = patches * patches
+    if isinstance(scale, int) and scale > 1 and patches % scale:
+        vision.image_size = side * scale * -(-patches // scale)  # type: ignore[union-attr]
+
+
+def _fit_projector(config: Any) -> None:
+    """Makes a projector read vectors as wide as the encoder in front of it gives them."""
+    projector, encoder = vars(config).get("projector_config"), vars(config).get("encoder_config")
+    width = _first(encoder, "hidden_size", "hidden_dim")
+    if width and isinstance(getattr(projector, "encoder_hidden_size", None), int):
+        projector.encoder_hidden_size = width  # type: ignore[union-attr]
 
 
 @functools.cache

@@ -1,13 +1,15 @@
 """Rules for the arguments of forward: sizes from the fields of a config, by kind of content."""
 
 import inspect
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
-from genmad.importers.recipe import Context, Given, first_of, meta_tensor, pair, vocabulary
+from genmad.importers.input_layers import code_channels, code_tables, patch_width, sound_width
+from genmad.importers.recipe import Context, Given, first_of, meta_tensor, pair, parts_of, vocabulary
 
 # Text.
 
@@ -15,8 +17,14 @@ from genmad.importers.recipe import Context, Given, first_of, meta_tensor, pair,
 def ids(symbol: str = "seq") -> Callable[[Context], Given]:
     def rule(c: Context) -> Given:
         count = min(vocabulary(c.text), vocabulary(c.config) if hasattr(c.config, "vocab_size") else 1 << 60)
-        ids = meta_tensor(1, 8, dtype=torch.int64)
-        return Given(ids, {0: "batch", 1: symbol}, bounds=(min(3, count - 1), min(90, count)))
+        bounds = (min(3, count - 1), min(90, count))
+        if symbol == "target" or not c.takes("decoder_input_ids"):
+            tables, codes = code_tables(c), code_channels(c)
+            if tables:
+                return Given(meta_tensor(tables, 8, dtype=torch.int64), {1: symbol}, bounds=bounds)
+            if codes:
+                return Given(meta_tensor(1, 8, codes, dtype=torch.int64), {0: "batch", 1: symbol}, bounds=bounds)
+        return Given(meta_tensor(1, 8, dtype=torch.int64), {0: "batch", 1: symbol}, bounds=bounds)
 
     return rule
 
@@ -45,6 +53,14 @@ def image_side(config: Any) -> tuple[int, int]:
     return pair(size, 224)
 
 
+def image_sides(c: Context) -> tuple[int, int]:
+    """Height and width; where patches are merged and merged again, a number of them that stands it."""
+    if not c.takes("target_sizes"):
+        return image_side(c.vision)
+    height, width = pair(first_of(c.vision, "patch_size"), 14)
+    return _GRID * _GRID * height, _GRID * _GRID * width
+
+
 def channels(config: Any) -> int:
     return int(first_of(config, "num_channels", "in_channels", "in_chans", "image_channels", default=3))
 
@@ -68,13 +84,20 @@ def patches(c: Context) -> Given:
     _, height, width = grid(c).tensor[0].tolist()
     side, _ = pair(first_of(c.vision, "patch_size", "spatial_patch_size"), 14)
     depth = int(first_of(c.vision, "temporal_patch_size", default=1))
-    return Given(meta_tensor(height * width, channels(c.vision) * depth * side * side))
+    return Given(meta_tensor(height * width, patch_width(c) or channels(c.vision) * depth * side * side))
 
 
 def pixels(c: Context) -> Given:
     if has_grid(c):
         return patches(c)
-    height, width = image_side(c.vision)
+    height, width = image_sides(c)
+    numbers = patch_width(c)
+    if numbers:
+        side = pair(first_of(c.vision, "patch_size"), 14)[0]
+        count = _GRID * _GRID if c.takes("spatial_shapes") else (height // side) * (width // side)
+        return Given(meta_tensor(1, count, numbers), {0: "batch"})
+    if matches_pairs(c):
+        return Given(meta_tensor(1, 2, channels(c.vision), height, width), {0: "batch"})
     if c.takes("aspect_ratio_ids"):
         tiles = int(first_of(c.vision, "max_num_tiles", default=4))
         return Given(meta_tensor(1, 1, tiles, channels(c.vision), height, width), {0: "batch"})
@@ -86,6 +109,25 @@ def pixels(c: Context) -> Given:
     if isinstance(frames, int) and not c.takes("input_ids") and is_video(c):
         return Given(meta_tensor(1, frames, channels(c.vision), height, width), {0: "batch"})
     return Given(meta_tensor(1, channels(c.vision), height, width), {0: "batch"})
+
+
+def matches_pairs(c: Context) -> bool:
+    """Whether the model looks for the same points in two images."""
+    beside = vars(sys.modules[type(c.module).__module__])
+    return any(name.endswith("ForKeypointMatching") for name in beside)
+
+
+def shapes(c: Context) -> Given:
+    """Height and width of each image in patches."""
+    if c.takes("spatial_shapes"):
+        return Given(torch.tensor([[_GRID, _GRID]]), constant=True)
+    height, width = image_sides(c)
+    side, _ = pair(first_of(c.vision, "patch_size"), 14)
+    return Given(torch.tensor([[height // side, width // side]]), constant=True)
+
+
+def patch_mask(_c: Context) -> Given:
+    return Given(torch.ones(1, _GRID * _GRID, dtype=torch.int64), constant=True)
 
 
 def image_sizes(c: Context) -> Given:
@@ -105,9 +147,13 @@ def takes_many_images(c: Context) -> bool:
     """Whether images come as [1, images, channels, height, width], with a mask of the pixels that are there."""
     if c.takes("spatial_shapes"):
         return False
+    return c.takes("input_ids") and (c.takes("pixel_attention_mask") or inner_takes(c, "pixel_attention_mask"))
+
+
+def inner_takes(c: Context, name: str) -> bool:
+    """Whether a part of the model that has a config of its own takes an argument."""
     forwards = {type(m).forward for m in c.module.modules() if m is not c.module and hasattr(m, "config")}
-    inner = any("pixel_attention_mask" in inspect.signature(f).parameters for f in forwards)
-    return c.takes("input_ids") and (c.takes("pixel_attention_mask") or inner)
+    return any(name in inspect.signature(f).parameters for f in forwards)
 
 
 def is_video(c: Context) -> bool:
@@ -127,7 +173,7 @@ def features(c: Context) -> Given:
     if any(isinstance(m, nn.Conv2d) for m in c.module.modules()):
         return pixels(c)
     width = int(first_of(c.config, "hidden_size", "d_model", "input_dim", "hidden_dim", default=64))
-    return Given(meta_tensor(1, 16, width), {0: "batch"})
+    return Given(meta_tensor(1, 16, sound_width(c, width)), {0: "batch"})
 
 
 def flattened_patches(c: Context) -> Given:
@@ -147,9 +193,16 @@ def mel_bins(config: Any) -> int:
     return int(first_of(config, *names, default=80))
 
 
+def _in_windows(c: Context) -> bool:
+    """Whether the sound is cut into windows of fixed length, bins before frames."""
+    return hasattr(c.audio, "n_window") and c.takes("input_features_mask")
+
+
 def sound_features(c: Context) -> Given:
     """Spectrogram: [1, mel bins, frames] where a convolution along time reads it, else [1, frames, mel bins]."""
-    bins = mel_bins(c.audio)
+    bins = sound_width(c, mel_bins(c.audio))
+    if _in_windows(c):
+        return Given(meta_tensor(1, bins, 2 * int(c.audio.n_window)), {0: "batch"})
     if c.takes("is_longer"):
         return Given(meta_tensor(1, 1, 1001, int(first_of(c.audio, "num_mel_bins", default=64))), {0: "batch"})
     convs = (m for m in c.module.modules() if isinstance(m, nn.Conv1d))
@@ -164,6 +217,8 @@ def waveform(c: Context) -> Given:
     config = c.audio
     if hasattr(c.config, "num_mel_bins") and hasattr(c.config, "max_length"):
         return Given(meta_tensor(1, c.config.max_length, c.config.num_mel_bins), {0: "batch"})
+    if any("dac" in key for key in parts_of(c.config)):
+        return Given(meta_tensor(1, 1, 9600), {0: "batch"})
     codec = ("upsampling_ratios", "hop_length", "codebook_size", "audio_channels", "downsampling_ratios", "channels")
     if any(hasattr(config, n) for n in codec):
         return Given(meta_tensor(1, int(first_of(config, "audio_channels", "channels", default=1)), 9600), {0: "batch"})
@@ -178,8 +233,13 @@ def spectrogram(c: Context) -> Given:
 # Series, states and tables.
 
 
+_PATCHES = 4
+
+
 def series(c: Context) -> Given:
     length = int(first_of(c.config, "context_length", default=32))
+    if c.takes("past_values_padding"):  # reads any number of patches, one by one: a few show the model
+        length = min(length, _PATCHES * int(first_of(c.config, "patch_length", default=32)))
     width = first_of(c.config, "num_input_channels", "input_size", default=1)
     lags = first_of(c.config, "lags_sequence", default=())
     if not c.takes("past_time_features") and (
@@ -206,6 +266,11 @@ def series_mask(c: Context) -> Given:
     return Given(meta_tensor(1, *series(c).tensor.shape[1:]), {0: "batch"})
 
 
+def series_padding(c: Context) -> Given:
+    """No step of the past is padding."""
+    return Given(torch.zeros(series(c).tensor.shape, dtype=torch.int64), constant=True)
+
+
 def states(field_name: str, default: int) -> Callable[[Context], Given]:
     def rule(c: Context) -> Given:
         return Given(meta_tensor(1, 8, int(first_of(c.config, field_name, default=default))), {0: "batch", 1: "seq"})
@@ -227,7 +292,8 @@ def width_of(c: Context, *names: str) -> int:
 
 def memory(c: Context) -> Given:
     """What an encoder gives."""
-    return Given(meta_tensor(1, 12, width_of(c, "encoder_hidden_size", "cross_attention_hidden_size")), {0: "batch"})
+    names = ("encoder_hidden_size", "cross_attention_hidden_size", "cross_hidden_size")
+    return Given(meta_tensor(1, 12, width_of(c, *names)), {0: "batch"})
 
 
 def hidden_stream(c: Context) -> Given:
@@ -271,6 +337,5 @@ def ones(*lengths: int, dtype: torch.dtype = torch.int64) -> Callable[[Context],
 
 def sound_mask(c: Context) -> Given:
     shape = sound_features(c).tensor.shape
-    return Given(
-        torch.ones(1, shape[2] if shape[1] == mel_bins(c.audio) else shape[1], dtype=torch.bool), constant=True
-    )
+    by_bins = shape[1] == mel_bins(c.audio) or _in_windows(c)
+    return Given(torch.ones(1, shape[2] if by_bins else shape[1], dtype=torch.bool), constant=True)

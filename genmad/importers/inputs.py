@@ -39,11 +39,15 @@ CONTENT: dict[str, tuple[str, Rule]] = {
     "input_features_mask": ("", rules.sound_mask),
     "feature_attention_mask": ("", rules.sound_mask),
     "hidden_states": ("features", rules.features),
+    "spatial_shapes": ("", rules.shapes),
+    "target_sizes": ("", rules.shapes),
     "high_res_pixel_values": ("vision", rules.pixels),
 }  # fmt: skip
 # Given only when forward has no default for them.
 NEEDED: dict[str, Rule] = {
     "grid_thw": rules.grid,
+    "past_values_padding": rules.series_padding,
+    "freq": rules.first_choice,
     "encoder_hidden_states": rules.memory,
     "query_embeds": rules.queries,
     "inputs_embeds": rules.hidden_stream,
@@ -100,6 +104,16 @@ def _rule(c: Context, name: str) -> tuple[str, Rule] | None:
         return None
     if name == "position_ids" and _has_mrope(c):
         return "", rules.mrope_positions
+    if name == "pixel_attention_mask" and c.takes("spatial_shapes"):
+        return "", rules.patch_mask
+    if name == "target_sizes" and c.takes("image_grid_thw"):
+        return None
+    if name == "image_sizes" and not (hasattr(c.config, "image_grid_pinpoints") or rules.inner_takes(c, name)):
+        return None
+    if name == "encoder_hidden_states" and hasattr(c.config, "cross_hidden_size"):
+        return "", rules.memory
+    if name == "encoder_hidden_states" and c.takes("query_embeds") and hasattr(c.config, "encoder_hidden_size"):
+        return "", rules.memory
     if name in CONTENT:
         return CONTENT[name]
     if not c.needs(name) or c.signature[name].kind in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL):

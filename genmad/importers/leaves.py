@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genmad.importers.probes import probe_activation, probe_norm, probe_rotary
+from genmad.importers.probes import probe_activation, probe_batch_norm, probe_norm, probe_rotary
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,13 +274,17 @@ def _by_probe(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any
         return None
     if _is_gpt2_conv1d(module):
         return _gpt2_conv1d(module, x)
+    if "BatchNorm" in name and len(args) + len(kwargs) == 1 and x.dim() == 4:
+        eps = probe_batch_norm(module)
+        slots = ("weight", "bias", "running_mean", "running_var")
+        return Leaf("BatchNorm", (x,), {"eps": eps}, _present(module, *slots)) if eps is not None else None
     if "Norm" in name and len(args) + len(kwargs) == 1:
         found = probe_norm(module)
         params = _present(module, "weight")
-        return Leaf("RMSNorm", (x,), found, params, run=lambda: torch.empty_like(x)) if found else None
+        return Leaf("RMSNorm", (x,), found, params, run=lambda: x.new_empty(x.shape)) if found else None
     if ("gelu" in name.lower() or "Activation" in name) and not any(True for _ in module.parameters()):
         attrs = probe_activation(module)
-        return Leaf(attrs[0], (x,), attrs[1], run=lambda: torch.empty_like(x)) if attrs else None
+        return Leaf(attrs[0], (x,), attrs[1], run=lambda: x.new_empty(x.shape)) if attrs else None
     if "RotaryEmbedding" in name and len(args) + len(kwargs) == 2:
         positions = kwargs.get("position_ids", args[1] if len(args) > 1 else None)
         scaling = probe_rotary(module)

@@ -9,6 +9,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 _DEVICE = Tensor.device.__get__  # type: ignore[attr-defined]
+# Attributes that every module has from torch.
+_OF_TORCH = frozenset(vars(nn.Module()))
+_NOTHING = object()
 Known = dict[int, tuple[str, str, Tensor | None]]
 
 
@@ -27,9 +30,9 @@ def on_meta(module: nn.Module) -> Iterator[dict[int, tuple[str, str, Tensor | No
     kept: list[tuple[dict[str, Any], dict[str, Any]]] = []
     try:
         for prefix, sub in module.named_modules():
-            plain = {k: v for k, v in vars(sub).items() if not k.startswith("_")}
+            plain = {k: v for k, v in vars(sub).items() if k not in _OF_TORCH}
             kept.append((vars(sub), plain))
-            caches += [(v, dict(v)) for v in plain.values() if type(v) is dict]
+            caches += [(v, dict(v)) for k, v in plain.items() if type(v) is dict and not k.startswith("_")]
             for table, is_buffer in ((sub._parameters, False), (sub._buffers, True)):
                 for key, tensor in table.items():
                     if tensor is None:
@@ -46,12 +49,20 @@ def on_meta(module: nn.Module) -> Iterator[dict[int, tuple[str, str, Tensor | No
         for table, key, tensor in undo:
             table[key] = tensor
         for attributes, before in kept:  # models keep tables of meta tensors from one run to the next
-            for key in [k for k in attributes if not k.startswith("_") and k not in before]:
-                del attributes[key]
-            attributes.update({k: v for k, v in before.items() if attributes.get(k) is not v})
+            changed = [k for k, v in attributes.items() if _is_own(k, v) and before.get(k, _NOTHING) is not v]
+            for key in changed:
+                if key in before:
+                    attributes[key] = before[key]
+                else:
+                    del attributes[key]
         for cache, before in caches:
             cache.clear()
             cache.update(before)
+
+
+def _is_own(key: str, value: Any) -> bool:
+    """Whether an attribute is the model's, not a library's mark on it: of private ones, tensors are."""
+    return key not in _OF_TORCH and (not key.startswith("_") or isinstance(value, Tensor))
 
 
 def _role(

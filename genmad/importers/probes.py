@@ -92,6 +92,30 @@ def _probe_norm(module: nn.Module) -> dict[str, Any] | None:
     return None
 
 
+_STATISTICS = {"weight", "bias", "running_mean", "running_var"}
+
+
+def probe_batch_norm(module: nn.Module) -> float | None:
+    """The eps of the BatchNorm over axis 1 that `module` computes from vectors of the usual names, or None."""
+    held = {name: tensor.dim() for name, tensor in (*module.named_parameters(), *module.named_buffers())}
+    if held.keys() != _STATISTICS or set(held.values()) != {1} or module.training:
+        return None
+    return _once("batch norm", module, _probe_batch_norm)  # type: ignore[no-any-return]
+
+
+def _probe_batch_norm(module: nn.Module) -> float | None:
+    generator = torch.Generator().manual_seed(0)
+    twin: Any = _on_cpu(module, generator)
+    twin.running_var.mul_(1e-4)  # so that a wrong eps shows
+    x = torch.randn(2, twin.weight.numel(), 3, 2, generator=generator)
+    given = type(twin).forward(twin, x)
+    for eps in dict.fromkeys(e for e in (_eps_of(module), 1e-5, 1e-3, 1e-6) if e is not None):
+        want = F.batch_norm(x, twin.running_mean, twin.running_var, twin.weight, twin.bias, eps=eps)
+        if torch.allclose(given, want, atol=1e-4, rtol=1e-5):
+            return eps
+    return None
+
+
 ACTIVATIONS: tuple[tuple[str, dict[str, Any], Callable[[Tensor], Tensor]], ...] = (
     ("Gelu", {"approximate": "none"}, F.gelu),
     ("Gelu", {"approximate": "tanh"}, lambda x: F.gelu(x, approximate="tanh")),

@@ -83,23 +83,49 @@ class Trace:
     notes: list[str] = field(default_factory=list)
 
 
+# Types without tensors inside, looked up first: most arguments are of one of them.
+_PLAIN = frozenset({int, float, bool, str, type(None), torch.dtype, torch.device})
+
+
 def map_tensors(tree: Any, change: Callable[[Any], Any], kind: type = Tensor) -> Any:
     """`tree` (nested tuples, lists, dicts, slices) with `change` applied to each `kind`."""
+    own = type(tree)
+    if own in _PLAIN:
+        return tree
     if isinstance(tree, kind):
         return change(tree)
+    if own is tuple:
+        return tuple([map_tensors(item, change, kind) for item in tree])
+    if own is list:
+        return [map_tensors(item, change, kind) for item in tree]
     if isinstance(tree, (tuple, list)):
-        items = [map_tensors(item, change, kind) for item in tree]
-        if isinstance(tree, torch.Size) or hasattr(tree, "_fields"):
-            return tuple(items)
-        return type(tree)(items) if type(tree) in (tuple, list) else tuple(items)
+        return tuple([map_tensors(item, change, kind) for item in tree])
     if isinstance(tree, dict):
         return {key: map_tensors(item, change, kind) for key, item in tree.items()}
-    if isinstance(tree, slice):
+    if own is slice:
         return slice(*(map_tensors(item, change, kind) for item in (tree.start, tree.stop, tree.step)))
     return tree
 
 
 def tensors_in(tree: Any, kind: type = Tensor) -> list[Any]:
+    """Every `kind` in `tree`, in the order in which `map_tensors` comes to them."""
     found: list[Any] = []
-    map_tensors(tree, found.append, kind)
+    _collect(tree, kind, found)
     return found
+
+
+def _collect(tree: Any, kind: type, found: list[Any]) -> None:
+    own = type(tree)
+    if own in _PLAIN:
+        return
+    if isinstance(tree, kind):
+        found.append(tree)
+    elif isinstance(tree, (tuple, list)):
+        for item in tree:
+            _collect(item, kind, found)
+    elif isinstance(tree, dict):
+        for item in tree.values():
+            _collect(item, kind, found)
+    elif own is slice:
+        for item in (tree.start, tree.stop, tree.step):
+            _collect(item, kind, found)

@@ -15,8 +15,10 @@ from torch.overrides import TorchFunctionMode, resolve_name
 from genmad.importers.evaluate import FACTORIES, ConstantEvaluator
 from genmad.importers.leaves import LIKE_INPUT, Leaf, leaf_of
 from genmad.importers.meta_results import meta_result
+from genmad.importers.meta_run import elementwise, is_in_place, on_meta_device, run_on_meta, to_meta
 from genmad.importers.records import ModuleCall, Record, Ref, Trace, TracedValue, map_tensors, tensors_in
 from genmad.importers.report import UnsupportedError
+from genmad.importers.views import Views
 
 IN_PLACE = {
     "__iadd__": "add", "__isub__": "sub", "__imul__": "mul", "__itruediv__": "div", "add_": "add", "sub_": "sub",
@@ -33,12 +35,8 @@ _COPIES = {"contiguous", "clone"}
 _SAME = {"detach", "detach_", "requires_grad_", "cpu", "cuda", "alias", "data", "dropout",
          "feature_dropout", "alpha_dropout", "dropout1d", "dropout2d", "dropout3d", "view_as_real_identity",
          "lift_fresh"}  # fmt: skip
-# Functions of one floating tensor, or of two of one dtype, that keep the dtype.
-_ARITHMETIC = {
-    "add", "__add__", "__radd__", "sub", "__sub__", "__rsub__", "mul", "__mul__", "__rmul__", "div", "__truediv__",
-    "__rtruediv__", "neg", "__neg__", "sigmoid", "tanh", "exp", "relu", "rsqrt", "sqrt", "sin", "cos", "square",
-    "pow", "__pow__", "silu", "gelu",
-}  # fmt: skip
+# Stands before the number of a value that a layer takes as its parameter and that has no name of its own.
+COMPUTED = "#"
 # Target of a record whose result has a length that only data tells.
 BY_DATA = "by_data"
 # Methods that take shape and dtype of a tensor, and what they fill the result with; None where an argument says it.
@@ -57,8 +55,8 @@ def function_name(func: Callable[..., Any]) -> tuple[str, str]:
     return _NAMES[func]
 
 
-# An id that means nothing special.
-_SOME_WORD = 5
+# An id and a pixel that mean nothing special.
+_SOME_WORD, _SOME_PIXEL = 5, 0.5
 # Constants of traces that came before, by id: modules keep tables that they computed once.
 _EARLIER: dict[int, tuple[Tensor, "Trace", int]] = {}
 
@@ -86,10 +84,10 @@ class Tracer(TorchFunctionMode):
         self.paths = {id(sub): name for name, sub in module.named_modules(remove_duplicate=True)}
         self._numbers: dict[int, int] = {}
         self._keep: list[Any] = []
+        self._views = Views()
         self._known = known
         self._paused = 0
         self._stack: list[int] = []
-        self.examples: dict[int, Tensor] = {}
         self.keeps_all = Tracer.assumes_no_padding
 
     def number(self, tensor: Tensor) -> int:
@@ -107,8 +105,6 @@ class Tracer(TorchFunctionMode):
 
     def bind(self, tensor: Tensor, kind: str, name: str = "", real: Tensor | None = None) -> int:
         number = len(self.trace.values)
-        if kind == "input" and Tracer.assumes_no_padding and tensor.dtype == torch.int64:
-            self.examples[number] = torch.full(tensor.shape, _SOME_WORD)
         value = TracedValue(shape=tuple(tensor.shape), dtype=tensor.dtype, kind=kind, name=name, real=real)
         self.trace.values.append(value)
         self._numbers[id(tensor)] = number
@@ -130,25 +126,33 @@ class Tracer(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         name, path = function_name(func)
         if self._paused:
-            return func(*args, **_on_meta(name, kwargs))
+            return func(*args, **on_meta_device(name, kwargs))
         if name in _READS:
             return self._read(func, args, kwargs)
+        if name == "__iter__":
+            return iter(self._call("unbind", "torch.unbind", torch.unbind, args, kwargs))
         if name in _COPIES:
             return self._copy(func, args, kwargs)
         if name in _SAME:
             return args[0] if args else kwargs["input"]
         if name in ("to", "type", "type_as", "float", "double", "half", "bfloat16", "long", "int", "bool"):
             return self._cast(name, args, kwargs)
-        if name in IN_PLACE or _is_in_place(name):
+        if name in IN_PLACE or is_in_place(name):
             return self._in_place(name, path, func, args, kwargs)
         if name in FACTORIES or name.endswith("_like") or name.startswith("new_"):
-            kwargs = _on_meta(name, kwargs)
+            kwargs = on_meta_device(name, kwargs)
         if name in _LIKE and args and isinstance(args[0], Tensor):
             return self._filled_like(name, func, args, kwargs)
         if name == "__getitem__" and self._picks_by_data(args[1]):
             return self._unknown_length(args)
         if name == "__getitem__" and isinstance(args[0], Tensor):
             args = self._without_masks(args[0], args[1])
+            result = self._call(name, path, func, args, kwargs)
+            self._views.note(result, *args)
+            return result
+        if name == "repeat_interleave" and tensors_in((args[1:], kwargs)):
+            path, func = "torch.index_select", torch.index_select
+            name, args, kwargs = "index_select", self._repeated(*args, **kwargs), {}
         if kwargs.get("inplace"):
             result = self._call(name, path, func, args, {**kwargs, "inplace": False})
             self._numbers[id(args[0])] = self._numbers[id(result)]
@@ -157,7 +161,7 @@ class Tracer(TorchFunctionMode):
 
     def _filled_like(self, name: str, func: Any, args: Any, kwargs: Any) -> Any:
         """`zeros_like` and its kin read nothing but a shape: recorded as `zeros` of that shape."""
-        result = func(*map_tensors(args, _to_meta), **map_tensors(kwargs, _to_meta))
+        result = func(*map_tensors(args, to_meta), **map_tensors(kwargs, to_meta))
         value: list[Any] = [_LIKE[name]]
         if name in ("full_like", "new_full"):
             value = list(args[(1 if name == "full_like" else 2) :]) or [kwargs.get("fill_value")]
@@ -167,11 +171,11 @@ class Tracer(TorchFunctionMode):
 
     def _call(self, name: str, path: str, func: Any, args: Any, kwargs: Any) -> Any:
         try:
-            result = _elementwise(name, args, kwargs)
+            result = elementwise(name, args, kwargs)
             if result is None:
                 result = meta_result(name, args, kwargs)
             if result is None:
-                result = func(*map_tensors(args, _to_meta), **map_tensors(kwargs, _to_meta))
+                result = run_on_meta(func, args, kwargs)
         except (NotImplementedError, RuntimeError, TypeError) as error:
             result = self._with_numbers(func, args, kwargs)
             result = self._of_constants(func, args, kwargs) if result is None else result
@@ -189,8 +193,15 @@ class Tracer(TorchFunctionMode):
         return result
 
     def record(self, name: str, path: str, func: Any, args: Any, kwargs: Any, outs: list[Tensor]) -> Record:
-        refs = map_tensors(args, lambda t: Ref(self.number(t))), map_tensors(kwargs, lambda t: Ref(self.number(t)))
-        is_constant = all(self.trace.values[r.number].kind == "constant" for r in tensors_in(refs, Ref))
+        is_constant = True
+
+        def ref(tensor: Tensor) -> Ref:
+            nonlocal is_constant
+            number = self.number(tensor)
+            is_constant = is_constant and self.trace.values[number].kind == "constant"
+            return Ref(number)
+
+        refs = map_tensors(args, ref), map_tensors(kwargs, ref) if kwargs else {}
         kind = "constant" if is_constant else "computed"
         numbers = tuple(self.bind(t, kind) for t in outs)
         record = Record(
@@ -207,13 +218,24 @@ class Tracer(TorchFunctionMode):
         alias = target.detach()
         self._numbers[id(alias)] = before[0].number
         self._keep.append(alias)
-        func(*map_tensors(args, _to_meta), **map_tensors(kwargs, _to_meta))
+        func(*map_tensors(args, to_meta), **map_tensors(kwargs, to_meta))
         self._numbers.pop(id(target))
         if name not in IN_PLACE:
             name, path = name[:-1], path[:-1]
             func = getattr(Tensor, name, None) or getattr(torch.nn.functional, name)
         self.record(IN_PLACE.get(name, name), path, func, (alias, *args[1:]), kwargs, [target])
+        for part, whole, index in self._views.above(target):
+            self._put_back(part, whole, index)
         return target
+
+    def _put_back(self, part: Tensor, whole: Tensor, index: Any) -> None:
+        """Records `whole[index] = part` for a part that has changed."""
+        alias = whole.detach()
+        self._numbers[id(alias)] = self.number(whole)
+        self._keep.append(alias)
+        self._numbers.pop(id(whole))
+        put = torch.Tensor.__setitem__
+        self.record("setitem", "torch.Tensor.__setitem__", put, (alias, index, part), {}, [whole])
 
     def _with_numbers(self, func: Any, args: Any, kwargs: Any) -> Any:
         """The function with constants of no axes as plain numbers: ends of slices, sizes of paddings."""
@@ -223,7 +245,7 @@ class Tracer(TorchFunctionMode):
         def number(tensor: Tensor) -> Any:
             nonlocal found
             if tensor.dim() or self.trace.values[self.number(tensor)].kind != "constant":
-                return _to_meta(tensor)
+                return to_meta(tensor)
             found = True
             return evaluate(self.number(tensor)).item()
 
@@ -249,6 +271,15 @@ class Tracer(TorchFunctionMode):
         except (NotImplementedError, RuntimeError, TypeError):
             return None
         return map_tensors(result, lambda t: t.to("meta"))
+
+    def _repeated(self, x: Tensor, repeats: Tensor, dim: int | None = None, **_: Any) -> tuple[Tensor, int, Tensor]:
+        """What `index_select` takes for a `repeat_interleave` with constant counts. Raises `UnsupportedError`."""
+        number = self.number(repeats)
+        if self.trace.values[number].kind != "constant" or (dim is None and x.dim() != 1):
+            raise UnsupportedError([f"repetitions whose number depends on data in {self.where() or 'the model'}"])
+        axis = dim or 0
+        counts = ConstantEvaluator(self.trace)(number).expand(x.shape[axis])
+        return x, axis, torch.arange(x.shape[axis]).repeat_interleave(counts)
 
     def _picks_by_data(self, index: Any) -> bool:
         """Whether an index holds a mask whose contents depend on an input."""
@@ -317,10 +348,10 @@ class Tracer(TorchFunctionMode):
     def _by_example(self, numbers: list[int]) -> "ConstantEvaluator":
         """Values computed from the example's ids: whether there is padding, how long a row is."""
         evaluate = ConstantEvaluator(self.trace, everything=True)
-        evaluate.done.update(self.examples)
         try:
             if not self.keeps_all:
                 raise UnsupportedError(["nothing is assumed of the inputs"])
+            evaluate.done.update(self._examples())
             for number in numbers:
                 evaluate(number)
         except (UnsupportedError, RuntimeError, TypeError) as error:
@@ -328,6 +359,14 @@ class Tracer(TorchFunctionMode):
             raise UnsupportedError([f"control flow that depends on data in {where}"]) from error
         self.trace.notes.append(f"a branch in {self.where() or 'the model'} is the one that ids without padding take")
         return evaluate
+
+    def _examples(self) -> dict[int, Tensor]:
+        """Contents of the inputs that mean nothing special: a word that is no padding, pixels that are not black."""
+        given = ((n, v) for n, v in enumerate(self.trace.values) if v.kind == "input")
+        return {
+            n: torch.full(v.shape, _SOME_PIXEL if v.dtype.is_floating_point else _SOME_WORD, dtype=v.dtype)
+            for n, v in given
+        }
 
     def module_call(self, module: nn.Module, original: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Runs one module: a leaf is recorded whole, any other one opens a scope."""
@@ -354,7 +393,7 @@ class Tracer(TorchFunctionMode):
         self._paused += 1
         try:
             if leaf.op in LIKE_INPUT and isinstance(leaf.inputs[0], Tensor):
-                result = torch.empty_like(leaf.inputs[0])
+                result = leaf.inputs[0].new_empty(leaf.inputs[0].shape)
             else:
                 result = leaf.run() if leaf.run else original(module, *args, **kwargs)
         finally:
@@ -367,7 +406,7 @@ class Tracer(TorchFunctionMode):
     ) -> Any:  # fmt: skip
         """Records a layer-level op with its parameters by slot; gives `result`, its output, back."""
         refs = tuple(Ref(self.number(t)) if t is not None else None for t in inputs)
-        names = tuple((slot, self.trace.values[self.number(t)].name) for slot, t in params.items())
+        names = tuple((slot, self._name_of(t)) for slot, t in params.items())
         numbers = tuple(self.bind(t, "computed") for t in tensors_in(result))
         self.trace.records.append(
             Record(target=f"leaf:{op}", args=refs, kwargs=dict(attrs), outputs=numbers,
@@ -375,44 +414,10 @@ class Tracer(TorchFunctionMode):
         )  # fmt: skip
         return result
 
-
-def _elementwise(name: str, args: Any, kwargs: Any) -> Tensor | None:
-    """The result of arithmetic whose type is plain to see; torch's own rules on meta take far longer."""
-    if kwargs or name not in _ARITHMETIC or len(args) > 2:
-        return None
-    first, second = args[0], args[-1]
-    if not isinstance(first, Tensor):
-        first, second = second, first
-    if not isinstance(first, Tensor) or not first.dtype.is_floating_point:
-        return None
-    if isinstance(second, Tensor):
-        if second.dtype != first.dtype or first.dim() == 0 or second.dim() == 0:
-            return None
-        shape = first.shape if first.shape == second.shape else torch.broadcast_shapes(first.shape, second.shape)
-    elif isinstance(second, (int, float)):
-        shape = first.shape
-    else:
-        return None
-    return torch.empty(shape, dtype=first.dtype, device="meta")
-
-
-def _is_in_place(name: str) -> bool:
-    """Whether `name` is the in-place form of a method of tensors, `scatter_add_`, or of a function, `elu_`."""
-    if not name.endswith("_") or name.endswith("__"):
-        return False
-    return hasattr(Tensor, name[:-1]) or hasattr(torch.nn.functional, name[:-1])
-
-
-def _on_meta(name: str, kwargs: dict[str, Any]) -> dict[str, Any]:
-    if name in FACTORIES and name not in ("as_tensor", "from_numpy"):
-        return {**kwargs, "device": "meta"}
-    if "device" in kwargs:
-        return {**kwargs, "device": "meta"}
-    return kwargs
-
-
-def _to_meta(tensor: Tensor) -> Tensor:
-    return tensor if tensor.device.type == "meta" or tensor.ndim == 0 else tensor.detach().to("meta")
+    def _name_of(self, tensor: Tensor) -> str:
+        """The full name of a layer's parameter; of one that the model has computed anew, its place in the trace."""
+        number = self.number(tensor)
+        return self.trace.values[number].name or f"{COMPUTED}{number}"
 
 
 @contextmanager
@@ -457,6 +462,6 @@ def recording(tracer: Tracer) -> Iterator[Tracer]:
 
 
 __all__ = [
-    "BY_DATA", "ConstantEvaluator", "ModuleCall", "Record", "Ref", "Trace", "TracedValue", "Tracer", "map_tensors",
-    "no_padding", "recording", "tensors_in",
+    "BY_DATA", "COMPUTED", "ConstantEvaluator", "ModuleCall", "Record", "Ref", "Trace", "TracedValue", "Tracer",
+    "map_tensors", "no_padding", "recording", "tensors_in",
 ]  # fmt: skip

@@ -62,6 +62,34 @@ def test_small_types_compute_what_the_model_computes(kind: str) -> None:
         assert any(n.op == "Attention" for block in imported.graph.all_blocks for n in block.nodes)
 
 
+def test_small_models_of_stages_keep_their_stages() -> None:
+    small: Any = make_config("swin", size="small", depth=1)
+    assert (small.depths, small.num_heads) == ((1, 1, 1, 1), make_config("swin").num_heads)
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("siglip2_vision_model", {"pixel_values": (1, 16, 768)}),
+        ("musicgen_decoder", {"input_ids": (4, 8)}),
+        ("timesfm", {"past_values": (1, 128)}),
+        ("granite_speech_encoder", {"hidden_states": (1, 16, 160)}),
+    ],
+)
+def test_first_layers_tell_what_a_model_reads(kind: str, names: dict[str, tuple[int, ...]]) -> None:
+    """Flattened patches, a row of codes for each table, a few patches of a series, as wide as the first layer."""
+    recipe = recipe_of(build_skeleton(make_config(kind, size="small", width=1)))
+    assert {name: tuple(tensor.shape) for name, tensor in recipe.inputs.items()} == names
+
+
+def test_defaults_that_do_not_fit_each_other_are_made_to_fit() -> None:
+    """Fewer patches than words for an image; patches that cannot be merged."""
+    gemma, idefics = make_config("gemma3"), make_config("idefics3")
+    side = gemma.vision_config.image_size // gemma.vision_config.patch_size
+    assert gemma.mm_tokens_per_image <= side * side
+    assert (idefics.vision_config.image_size // idefics.vision_config.patch_size) % idefics.scale_factor == 0
+
+
 @pytest.mark.parametrize(
     ("kind", "words", "fix"),
     [("chameleon", "cannot be built", "config.json"), ("sam2_video", "inference_session", "--input")],

@@ -11,7 +11,7 @@ _MOST_INDICES = 4096
 
 def getitem(e: Emitter, input: Any, index: Any) -> Any:
     """Integers, slices, None and `...` in any order, and at most one tensor of integers."""
-    items = index if isinstance(index, tuple) else (index,)
+    items = tuple(_place(e, i) for i in (index if isinstance(index, tuple) else (index,)))
     x, axis = input, 0
     rank = e.type_of(input).rank
     used = sum(i is not None and i is not Ellipsis for i in items)
@@ -40,6 +40,14 @@ def getitem(e: Emitter, input: Any, index: Any) -> Any:
         else:
             raise NoOp(f"indexing with {item!r}")
     return x
+
+
+def _place(e: Emitter, item: Any) -> Any:
+    """A constant position, or such an end of a slice, as its number; anything else as it is."""
+    if isinstance(item, slice):
+        return slice(*(_place(e, end) for end in (item.start, item.stop, item.step)))
+    number = e.scalar(item) if isinstance(item, T) and str(item.type.dtype) in ("int64", "int32") else None
+    return item if number is None else number
 
 
 def _constant_index(e: Emitter, items: Any, size: Any) -> str:

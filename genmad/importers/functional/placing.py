@@ -14,6 +14,8 @@ def setitem(e: Emitter, input: Any, index: Any, value: Any) -> Any:
     kind = str(e.type_of(input).dtype)
     value = _as_tensor(e, value, kind)
     masks = [i for i in items if isinstance(i, T)]
+    if len(items) == len(masks) == 1 and masks[0].rank == 1 and str(masks[0].type.dtype) == "int64":
+        return _at_rows(e, input, masks[0], value)
     if masks:
         if len(items) > 1 or str(masks[0].type.dtype) != "bool":
             raise NoOp("an assignment at indices")
@@ -22,15 +24,19 @@ def setitem(e: Emitter, input: Any, index: Any, value: Any) -> Any:
 
 
 def _as_slice(e: Emitter, item: Any) -> Any:
-    """A constant row of evenly spaced positions as a slice; anything else as it is."""
-    if not isinstance(item, T) or item.kind != "constant" or item.rank != 1 or str(item.type.dtype) != "int64":
+    """A constant row of evenly spaced positions, or a mask of such, as a slice; anything else as it is."""
+    if not isinstance(item, T) or item.kind != "constant" or item.rank != 1:
         return item
-    places = [e.constant_at(item.number, sizes).tolist() for sizes in (e.symbolic.sizes, e.symbolic.other_sizes)]
+    kind = str(item.type.dtype)
+    if kind not in ("int64", "bool"):
+        return item
+    found = [e.constant_at(item.number, sizes) for sizes in (e.symbolic.sizes, e.symbolic.other_sizes)]
+    places = [(row.nonzero().flatten() if kind == "bool" else row).tolist() for row in found]
     first, step = places[0][:1], (places[0][1:2] or [0])[0] - (places[0][:1] or [0])[0]
     if places[0] != places[1] or not first or first[0] < 0 or (len(places[0]) > 1 and step < 1):
         return item
-    found = slice(first[0], places[0][-1] + 1, step if len(places[0]) > 1 else None)
-    return found if places[0] == list(range(found.start, found.stop, found.step or 1)) else item
+    span = slice(first[0], places[0][-1] + 1, step if len(places[0]) > 1 else None)
+    return span if places[0] == list(range(span.start, span.stop, span.step or 1)) else item
 
 
 def _as_tensor(e: Emitter, value: Any, dtype: str) -> Any:
@@ -40,6 +46,14 @@ def _as_tensor(e: Emitter, value: Any, dtype: str) -> Any:
     if not isinstance(value, T):
         raise NoOp(f"an assignment of {value!r}")
     return to_dtype(e, value, dtype)
+
+
+def _at_rows(e: Emitter, input: Any, rows: T, value: Any) -> Any:
+    """`x[rows] = value` for a row of positions along the first axis."""
+    shape = (rows.shape[0], *e.type_of(input).shape[1:])
+    at = e.add("Unsqueeze", rows, axes=tuple(range(1, len(shape)))) if len(shape) > 1 else rows
+    source = expand_to(e, value, shape)
+    return e.add("ScatterElements", input, expand_to(e, at, shape), source, axis=0, reduction="none")
 
 
 def _where_mask(e: Emitter, input: Any, mask: T, value: Any) -> Any:
@@ -80,6 +94,8 @@ def _assign(e: Emitter, x: Any, spans: list[Span], value: Any) -> Any:
     (axis, span, dropped), rest = spans[0], spans[1:]
     size = e.type_of(x).shape[axis]
     start, end = _bound(span.start, size, 0), _bound(span.stop, size, size)
+    if isinstance(start, int) and isinstance(end, int) and start >= end:
+        return x  # no place at all
     if span.step not in (None, 1):
         return _strided(e, x, axis, span, value, rest)
     inner = e.add("Slice", x, axis=axis, start=start, end=None if end == size else end)
