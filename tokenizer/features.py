@@ -214,11 +214,15 @@ class GraphReader:
             if (block.name, node.name) in layer:
                 first, last, siblings = layer[(block.name, node.name)]
                 pairs += [("index", first), ("from_end", last), ("siblings", siblings)]
-            op = "<mask>" if ref in masked else "CALL" if node.is_call else f"op:{node.op}"
-            op = op if op in self.vocab else UNKNOWN_OP
-            rows.append((self.vocab.id(op), pairs, "" if ref in masked else prefix + node.name))
+            op = self.vocab.id("<mask>") if ref in masked else self.op_id(node)
+            rows.append((op, pairs, "" if ref in masked else prefix + node.name))
         refs.append(TokenRef("output", block.name, ""))
         rows.append((self.vocab.id("OUTPUT"), common, ""))
+
+    def op_id(self, node: Node) -> int:
+        """The word that stands for what a node does: of an opaque leaf its own, where the vocabulary has one."""
+        words = ("CALL",) if node.is_call else (leaf_word(node), f"op:{node.op}")
+        return self.vocab.id(next((word for word in words if word in self.vocab), UNKNOWN_OP))
 
     def _node_fields(self, block: Block, node: Node, masked: bool, hidden: frozenset[Link]) -> list[tuple[str, int]]:
         cut = {(name, slot) for owner, name, slot in hidden if owner == block.name}
@@ -252,6 +256,16 @@ class GraphReader:
         parts = [p for p in reversed(name_parts(path)) if not p.isdigit()]
         ids = [i for part in parts for i in self.text.pieces(part)][:MAX_NAME_PIECES]
         return (*ids, *(0 for _ in range(MAX_NAME_PIECES - len(ids))))
+
+
+def leaf_word(node: Node) -> str:
+    """The word of an opaque leaf: the function or foreign operator that it keeps, as code names it; "" for others."""
+    if node.op == "TorchCall":
+        return f"leaf:TorchCall={node.attr_map['target']}"
+    if node.op == "OnnxCall":
+        domain = node.attr_map.get("domain") or "onnx"
+        return f"leaf:OnnxCall={domain}.{node.attr_map['op_type']}"
+    return ""
 
 
 def _said(node: Node | None, masked: bool) -> frozenset[str]:

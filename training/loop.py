@@ -125,7 +125,7 @@ def train(
         torch.manual_seed(config.seed * 1_000_003 + step)
         optimizers.set_learning_rate(learning_rate_at(step, config))
         with accelerator.autocast():
-            loss, log = losses(model, _to(batch, accelerator.device), config, bos)
+            loss, log = losses(model, on_device(batch, accelerator.device), config, bos)
         accelerator.backward(loss)
         _share_gradients(model, accelerator)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -149,7 +149,7 @@ def _share_gradients(model: GraphTransformer, accelerator: Accelerator) -> None:
         parameter.grad = accelerator.reduce(gradient, "mean")
 
 
-def _to(batch: TrainBatch, device: torch.device) -> TrainBatch:
+def on_device(batch: TrainBatch, device: torch.device) -> TrainBatch:
     """Moves every tensor of the batch."""
     if device.type == "cpu":
         return batch

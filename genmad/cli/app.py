@@ -13,9 +13,11 @@ from genmad.cli.diff import diff
 from genmad.cli.edit import edit
 from genmad.cli.eval import evaluate
 from genmad.cli.export import export
+from genmad.cli.finetune import finetune
 from genmad.cli.generate import generate
 from genmad.cli.inspect import inspect
 from genmad.cli.output import emit_json, show_error
+from genmad.cli.score import build, reduce, score
 from genmad.cli.search import search
 from genmad.cli.variants import complete, cross, mutate
 from genmad.cli.zoo import zoo
@@ -31,6 +33,7 @@ app = typer.Typer(
 COMMANDS: dict[str, Callable[..., int]] = {
     "edit": edit, "inspect": inspect, "check": check, "diff": diff, "export": export, "eval": evaluate,
     "generate": generate, "mutate": mutate, "cross": cross, "complete": complete, "search": search,
+    "finetune": finetune, "score": score, "reduce": reduce, "build": build,
 }  # fmt: skip
 # Command -> its line in `genmad --help`, and what its own help shows as examples.
 _HELP: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -83,6 +86,31 @@ _HELP: dict[str, tuple[str, tuple[str, ...]]] = {
     "search": (
         "Look for a good member of a space with few labels.",
         ("genmad search --space nb201 --data tables/ --target c10_test --queries 100",),
+    ),
+    "finetune": (
+        "Tune the generator to a folder of your own models.",
+        (
+            "genmad finetune ./my_zoo -o my-generator/ --time-limit 30m",
+            "genmad finetune ./my_zoo -o my-generator/ --time-limit 30m --resume",
+            'genmad edit my_zoo/a.onnx "add a layer" --model my-generator/ -o edited/',
+            "genmad generate --model my-generator/ --from my_zoo/a.onnx -n 20 -o pool.parquet",
+        ),
+    ),
+    "score": (
+        "Say which modules matter, from measured architectures.",
+        (
+            "genmad score pool.parquet --labels acc.csv -o scores/",
+            "genmad score pool.parquet --labels acc.csv --target 'acc - 0.25*sqrt(lat_ms)' -o scores/",
+            "genmad score measured.csv --space nb_macro --seed 1 -o scores/ --json",
+        ),
+    ),
+    "reduce": (
+        "Keep the best modules: a smaller search space.",
+        ("genmad reduce scores/ --top-k 3 -o space.yaml", "genmad generate --space nb201 --within space.yaml -n 50"),
+    ),
+    "build": (
+        "Put the best modules together, without a search.",
+        ("genmad build scores/ -o built.parquet", "genmad build scores/ --top-k 3 -n 20 --constrained --novel --json"),
     ),
     "eval": (
         "Measure the generator.",

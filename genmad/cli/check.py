@@ -51,10 +51,11 @@ def _check_pool(path: str, *, as_json: bool) -> int:
     from pathlib import Path
 
     with quiet_stdout(as_json), Progress().running(f"checking {path}"):
+        from genmad.cli.generate_like import check_rows
         from genmad.sampling.pools.pool_file import pool_problems, read_pool
 
-        rows = read_pool(Path(path))
-        problems = list(pool_problems(rows))
+        rows = read_pool(Path(path), graphs=True)
+        problems = list(check_rows(rows) if rows and "graph" in rows[0] else pool_problems(rows))
     if as_json:
         status = "invalid" if problems else "ok"
         emit_json({"status": status, "source": path, "n": len(rows), "num_problems": len(problems),

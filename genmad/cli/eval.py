@@ -26,8 +26,15 @@ def evaluate(
         str | None,
         typer.Option("--data", help="Folder of benchmark tables; default $GENMAD_DATA.", metavar="FOLDER"),
     ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option("--protocol", help="What is measured, for predictor; a wrong name lists them.", metavar="NAME"),
+    ] = None,
     picture: Annotated[
-        str | None, typer.Option("--picture", help="Also a .png, of pools (guided) and search.", metavar="FILE")
+        str | None,
+        typer.Option(
+            "--picture", help="Also a .png, of pools (guided), search and predictor (pareto).", metavar="FILE"
+        ),
     ] = None,
     as_json: Json = False,
 ) -> int:
@@ -46,7 +53,7 @@ def evaluate(
     check_checkpoint(checkpoint)
     if corpus is not None and name != "corpus":
         raise _no_corpus(name)
-    given = {"corpus": corpus, "space": space, "data": data, "picture": picture}
+    given = {"corpus": corpus, "space": space, "data": data, "picture": picture, "protocol": protocol}
     more = {option: value for option, value in given.items() if value is not None}
     with quiet_stdout(as_json), Progress().running(f"eval {name}"):
         evaluation = import_module(registry[name])

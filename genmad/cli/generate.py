@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from genmad.cli.generate_like import is_graph_generator
 from genmad.cli.options import Force, Json
 from genmad.cli.output import Progress, emit_json, quiet_stdout, show
 
@@ -62,6 +63,24 @@ def generate(
     export: Annotated[
         str | None, typer.Option("--export", help="Also every member as `onnx` or `torch`.", metavar="KIND")
     ] = None,
+    seeds: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--from",
+            help="Grow graphs from this model, or from all of a folder, instead of drawing from a space; "
+            "--model is then a tuned generator. Repeat for several.",
+            metavar="MODEL",
+        ),
+    ] = None,
+    holes: Annotated[
+        int, typer.Option("--holes", help="With --from: nodes taken out and written anew, at most.", metavar="N", min=1)
+    ] = 4,
+    exclude: Annotated[
+        Path | None, typer.Option("--exclude", help="With --from: leave out the graphs of this zoo.", metavar="ZOO")
+    ] = None,
+    within: Annotated[
+        Path | None, typer.Option("--within", help="Keep to a reduced space of genmad reduce.", metavar="FILE")
+    ] = None,
     list_spaces: Annotated[bool, typer.Option("--list", help="Name the spaces and stop.")] = False,
     force: Force = False,
     as_json: Json = False,
@@ -72,6 +91,13 @@ def generate(
     if invert and target is None:
         raise usage_error("--invert", "it without --target", "both", "add --target COLUMN, or leave --invert out")
     _check_request(output, export, n, force=force)
+    if seeds or is_graph_generator(model):
+        return _grow(
+            model, seeds, n, output, temperature=temperature, seed=seed, holes=holes, exclude=exclude,
+            save_graphs=save_graphs, export=export, as_json=as_json,
+        )  # fmt: skip
+    if exclude is not None:
+        raise usage_error("--exclude", "it without --from", "both", "add --from MODEL, or leave --exclude out")
     with quiet_stdout(as_json), Progress().running("loading") as progress:
         from genmad.sampling.pools import PoolSampler, conditions_for
         from genmad.spaces import get_space
@@ -79,7 +105,10 @@ def generate(
         where = get_space(space)
         limits = limits_of(params=max_params, macs=max_macs, depth=max_depth)
         allowed = None if ops is None else frozenset(filter(None, (op.strip() for op in ops.split(","))))
-        conditions = conditions_for(where, limits=limits, ops=allowed, temperature=temperature, novel=novel)
+        steps = _within(where, within)
+        conditions = conditions_for(
+            where, limits=limits, ops=allowed, temperature=temperature, novel=novel, within=steps
+        )  # fmt: skip
         law, predictor = _law(where, model, target, data, labels, invert=invert, seed=seed, progress=progress)
         if novel and share_of(law) is None:
             got, expected = (
@@ -97,6 +126,24 @@ def generate(
         emit_json(summary)
     else:
         show(*_lines(summary))
+    return 0
+
+
+def _grow(model: str | None, seeds: list[str] | None, n: int, output: Path, *, as_json: bool, **settings: Any) -> int:
+    """Graphs grown from seeds by a generator that edits. Raises `UsageError` without seeds."""
+    from genmad.cli.generate_like import generate_like, lines
+    from genmad.cli.options import check_checkpoint
+
+    if not seeds:
+        expected = "models to start from: this generator completes and edits graphs, it writes none from nothing"
+        raise usage_error(f"--model {model}", "no --from", expected, "add --from MODEL, or --from ./my_zoo")
+    check_checkpoint(model)
+    with quiet_stdout(as_json), Progress().running("loading") as progress:
+        told = generate_like(model, seeds, n, output, progress=progress, **settings)
+    if as_json:
+        emit_json(told)
+    else:
+        show(*lines(told))
     return 0
 
 
@@ -172,7 +219,17 @@ def _request(sampler: PoolSampler, target: str | None, *, invert: bool) -> dict[
         "space": sampler.space.name, "model": sampler.law.name, "seed": sampler.seed, "limits": dict(asked.limits),
         "ops": None if asked.ops is None else sorted(asked.ops), "temperature": asked.temperature,
         "novel": asked.novel, "target": target, "invert": invert, "prompt": None,
+        **({"within": {str(t): sorted(c) for t, c in sorted(asked.within.items())}} if asked.within else {}),
     }  # fmt: skip
+
+
+def _within(space: Space, path: Path | None) -> dict[int, frozenset[int]]:
+    """What a reduced space leaves of every step; nothing left out without one."""
+    if path is None:
+        return {}
+    from genmad.autobuild.reduced import read_steps
+
+    return read_steps(path, space)
 
 
 def _law(

@@ -7,9 +7,12 @@ EVALS: Mapping[str, str] = {
     "edits": "genmad.evals.edits",
     "import": "genmad.evals.importers",
     "onnx": "genmad.evals.onnx_files",
+    "finetune": "genmad.evals.finetune",
     "importers": "genmad.evals.import_scan",
     "objectives": "genmad.evals.objectives",
     "pools": "genmad.evals.pools",
+    "predictor": "genmad.evals.predictor",
+    "proxies": "genmad.evals.proxies",
     "search": "genmad.evals.search",
     "timing": "genmad.evals.timing",
 }

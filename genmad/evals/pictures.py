@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 from genmad.ir import Diagnostic, GenmadError
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
 POOLS = ("inverted", "unguided", "guided")
 Curves = Mapping[str, Mapping[str, Sequence[float]]]
@@ -71,6 +73,20 @@ def save_curves(
         axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low) + 1e-9)
         axes.set(title=f"{title}, {short}", xscale="log", xlabel="queries", ylabel=f"median best {column}")
         axes.legend(loc="lower right")
+    _save(figure, path)
+
+
+def save_fronts(path: Path, fields: Mapping[str, Mapping[str, "NDArray[np.float64]"]]) -> None:
+    """One panel per field: each search's front as steps; points are latency in ms and negated accuracy in per cent."""
+    figure, panels = _panels(len(fields))
+    for axes, (name, fronts) in zip(panels, fields.items(), strict=True):
+        for search, points in fronts.items():
+            style = ":" if search.startswith("poster") else "--" if search == "labelled_3000" else "-"
+            marker = "." if len(points) == 1 else ""
+            axes.step(points[:, 0], -points[:, 1], where="post", label=search, linewidth=1, linestyle=style,
+                      marker=marker)  # fmt: skip
+        axes.set(title=name, xscale="log", xlabel="latency, ms", ylabel="accuracy, %")
+        axes.legend(loc="lower right", fontsize="x-small")
     _save(figure, path)
 
 

@@ -351,8 +351,18 @@ OPTIONS = {
     "generate": {
         "--data", "--export", "--force", "--invert", "--json", "--labels", "--list", "--max-depth", "--max-macs",
         "--max-params", "--model", "--n", "--novel", "--ops", "--output", "--save-graphs", "--seed", "--space",
-        "--target", "--temperature", "--workers",
+        "--target", "--temperature", "--workers", "--from", "--holes", "--exclude",
+        "--within",
     },
+    "finetune": {
+        "--output", "--time-limit", "--resume", "--rank", "--full", "--steps", "--base", "--manifest", "--run-code",
+        "--replay", "--forbid-copies", "--max-tokens", "--license", "--workers", "--seed", "--json",
+    },
+    "score": {
+        "--labels", "--output", "--space", "--target", "--seed", "--epochs", "--folds", "--shift", "--force", "--json",
+    },
+    "reduce": {"--output", "--top-k", "--constrained", "--force", "--json"},
+    "build": {"--output", "--top-k", "--n", "--constrained", "--by", "--novel", "--force", "--json"},
     "mutate": {"--json", "--max-depth", "--max-macs", "--max-params", "--n", "--ops", "--seed", "--space"},
     "cross": {"--json", "--max-depth", "--max-macs", "--max-params", "--n", "--ops", "--seed", "--space"},
     "complete": {

@@ -58,7 +58,7 @@ def corrupt(
         kind = "node" if name in block.by_name else "input"
         targets[(index[TokenRef("node", block.name, node.name)], slot)] = index[TokenRef(kind, block.name, name)]
     prompt = reader.text.encode(RESTORE_PROMPT)
-    op_ids = {index[TokenRef("node", b.name, n.name)]: reader.vocab.id(f"op:{n.op}") for b, n in chosen}
+    op_ids = {index[TokenRef("node", b.name, n.name)]: reader.op_id(n) for b, n in chosen}
     return Corrupted(source=Source.of(tokens, prompt, RESTORE_PROMPT), ops=op_ids, links=targets)
 
 
