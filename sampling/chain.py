@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from genmad.ir import Graph, GraphError, call_places, canonical_hash
 from genmad.ir.build import OpSet
-from genmad.ir.script import At, EditScript
+from genmad.ir.script import At, EditScript, Step
 from genmad.sampling.clauses import Parting, partings, speaks_of_before, with_place
 from genmad.sampling.proposal import Proposal
 
@@ -105,7 +105,7 @@ def _one_by_one(graph: Graph, way: Parting, alone: dict[str, Answer], ask: Ask, 
     )  # fmt: skip
 
 
-def _sectioned(script: EditScript) -> tuple[object, ...]:
+def _sectioned(script: EditScript) -> tuple[Step, ...]:
     return script.steps if script.steps and isinstance(script.steps[0], At) else (At(), *script.steps)
 
 

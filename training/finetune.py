@@ -171,7 +171,7 @@ def finetune(
     stream = TuneStream(parts.train, [r for r in replay if r not in kept], base.reader, base.grammar, batches)
     tuner.go(stream, fresh=state is None)
     merge_low_rank(model)
-    return TuneResult(model=model.to("cpu").eval(), state=tuner.state)
+    return TuneResult(model=model.cpu().eval(), state=tuner.state)
 
 
 def prepare(model: GraphTransformer, rank: int, first_new: int) -> None:
@@ -366,7 +366,9 @@ def _loader(stream: TuneStream, first: int, workers: int) -> Any:
 
 def _loss_config(config: TuneConfig) -> TrainConfig:
     """What `losses` reads of a training config."""
-    return TrainConfig(corpus=CorpusConfig(held_out=()), steps=1, restore_weight=config.restore_weight)
+    return TrainConfig(
+        corpus=CorpusConfig.model_validate({"held_out": ()}), steps=1, restore_weight=config.restore_weight
+    )
 
 
 def described(config: TuneConfig, state: TuneState) -> dict[str, Any]:

@@ -46,7 +46,9 @@ def plain_weight(layer: nn.Linear | nn.Embedding) -> nn.Parameter:
         found = layer.parametrizations["weight"].original  # type: ignore[index,union-attr]  # a ModuleDict of torch's
         assert isinstance(found, nn.Parameter)
         return found
-    return layer.weight
+    weight = layer.weight
+    assert isinstance(weight, nn.Parameter)
+    return weight
 
 
 def train_new_rows(table: nn.Parameter, first: int) -> None:

@@ -201,7 +201,7 @@ def _outside(rows: Sequence[int], got: str) -> PredictorError:
 
 
 def _check_targets(targets: Floats, count: int, name: str) -> None:
-    bad = np.flatnonzero(~np.isfinite(targets)) if targets.shape == (count,) else []
+    bad = np.flatnonzero(~np.isfinite(targets)) if targets.shape == (count,) else np.zeros(0, np.int64)
     if targets.shape == (count,) and count >= 2 and not len(bad):
         return
     got = f"{targets.shape} targets of {count} architectures"

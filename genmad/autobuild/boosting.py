@@ -40,7 +40,7 @@ class Boosting:
         regressor = sklearn_ensemble("HistGradientBoostingRegressor")
         self._scores = NormalScores.fit(targets)
         found, y = self._features(graphs), self._scores.score(targets)
-        self._kept = np.isfinite(found).any(0)
+        self._kept = np.asarray(np.isfinite(found).any(0))
         x = found[:, self._kept]
         self._models = [
             regressor(

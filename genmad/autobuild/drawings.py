@@ -120,8 +120,8 @@ def cloud_svg(cloud: Cloud) -> str:
     for i in others[::step]:
         parts.append(f'<circle class="dot" cx="{across(cloud.x[i]):.1f}" cy="{up(cloud.y[i]):.1f}" r="2"/>')
     best = np.flatnonzero(cloud.marked)
-    best = best[np.argsort(cloud.x[best], kind="stable")]
-    if len(best):
+    best = best[np.argsort(cloud.x[best], kind="stable")].tolist()
+    if best:
         path = f"M{across(cloud.x[best[0]]):.1f} {up(cloud.y[best[0]]):.1f}"
         path += "".join(f"H{across(cloud.x[i]):.1f}V{up(cloud.y[i]):.1f}" for i in best[1:])
         parts.append(f'<path class="front" d="{path}"/>')

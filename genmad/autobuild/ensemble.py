@@ -93,8 +93,8 @@ class AutoBuildEnsemble:
     def _member(
         self, graphs: Sequence[ArchGraph], targets: Floats, left: np.ndarray[tuple[int], np.dtype[np.bool_]], seed: int
     ) -> HeldOutMember:
-        kept = [graphs[i] for i in np.flatnonzero(~left)]
-        out = [graphs[i] for i in np.flatnonzero(left)]
+        kept = [graphs[i] for i in np.flatnonzero(~left).tolist()]
+        out = [graphs[i] for i in np.flatnonzero(left).tolist()]
         predictor = AutoBuildPredictor(
             self.schema, hops=self.hops, fitting=self.fitting, teaching=self.teaching, target=self.target
         )

@@ -36,6 +36,8 @@ class LatencySettings:
 class LatencyNetwork(Network):
     """Node embeddings, sums of the predecessors' messages, a sum over nodes, a positive number."""
 
+    starts: Tensor
+
     def __init__(self, schema: FeatureSchema, settings: LatencySettings) -> None:
         super().__init__()
         width = settings.width

@@ -48,6 +48,8 @@ class FeatureMLP(nn.Module):
     tensor holds the same layer of each. C choices of the category with the most, W width.
     """
 
+    starts: Tensor
+
     def __init__(self, schema: FeatureSchema, width: int) -> None:
         super().__init__()
         count, most = len(schema.sizes), max(schema.sizes)

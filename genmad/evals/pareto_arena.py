@@ -130,7 +130,13 @@ class Field:
         """Equations `acc - w*log(lat)` whose built networks spread over the labelled front, each with its w."""
         achieve = built_by_addition(self.ground.solver, self.ground.factors, self.columns["acc"], self.columns["lat"])
         found = [
-            propose_equations(**self._two(), quantile=float(q), achieve=achieve, families=("log",))[0]
+            propose_equations(
+                quality=self.columns["acc"],
+                cost=self.columns["lat"],
+                quantile=float(q),
+                achieve=achieve,
+                families=("log",),
+            )[0]
             for q in np.linspace(0, 1, count)
         ]
         return {proposal.text: proposal.number for proposal in found}

@@ -41,7 +41,7 @@ def run(
 ) -> dict[str, Any]:  # fmt: skip
     """The report of a protocol. `n` is the number of draws of labels (seeds). Raises `ProtocolError` without a protocol
     that there is, or with a checkpoint: predictors are trained here."""
-    if protocol not in PROTOCOLS:
+    if protocol is None or protocol not in PROTOCOLS:
         expected = f"one of {', '.join(PROTOCOLS)}"
         got = repr(protocol) if protocol else "no protocol"
         fix = "genmad eval predictor --protocol nb201-half"

@@ -218,7 +218,9 @@ def stable_diffusion_trial(arena: Arena, seed: int, *, members: int | None = Non
     rng = np.random.default_rng((seed, 68))
     rows = rng.choice(len(arena.values), SD_LABELS, replace=False)
     make = autobuild_scorer(SD_EPOCHS, most=0)
-    predictors, moments, weights = [], [], []
+    predictors: list[Any] = []
+    moments: list[Any] = []
+    weights: list[np.ndarray] = []
     for number in range(SD_SEEDS):
         folds = group_folds(arena.data.groups[rows], SD_FOLDS, seed * SD_SEEDS + number)
         for fold in range(SD_FOLDS):

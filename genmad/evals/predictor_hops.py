@@ -139,10 +139,10 @@ def _hop_figures(
 ) -> dict[str, dict[str, float]]:
     """Predictor -> figure -> value."""
     own, other = known.rows(train), known.rows(test)
-    epochs = {"epochs": QUICK_EPOCHS} if quick else {}
+    epochs = QUICK_EPOCHS if quick else FitSettings().epochs
     found = {}
     for who, loss in (("autobuild", "corrected"), ("published_loss", "published")):
-        predictor = AutoBuildPredictor(known.schema, fitting=FitSettings(hop_loss=loss, **epochs))
+        predictor = AutoBuildPredictor(known.schema, fitting=FitSettings(hop_loss=loss, epochs=epochs))
         predictor.fit(own.graphs, own.targets[target], seed=seed)
         found[who] = _correlations(predictor, other, target)
         found[who]["network"] = spearman(predictor.network_values(other.graphs), other.targets[target])

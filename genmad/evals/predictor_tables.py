@@ -104,8 +104,8 @@ def run_nb201_whole(
     """Labels drawn from all 15,625 cells; asked are all cells of other classes, and in the breakdown all others."""
     clock, threads = CpuClock(), use_one_thread()
     labelled = load_set("nb201", data)
-    trials, leaking = Trials(entries=_entries(labelled, quick)), {}
-    draws, failures = draw_count(n, quick), []
+    trials, leaking = Trials(entries=_entries(labelled, quick)), dict[str, Tally]()
+    draws, failures = draw_count(n, quick), list[dict[str, Any]]()
     for number in range(draws):
         order = np.random.default_rng(seed + number).permutation(len(labelled.graphs))
         for size in NB201_HALF[:1] if quick else NB201_WHOLE:

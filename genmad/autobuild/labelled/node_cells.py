@@ -51,7 +51,7 @@ def load_nb101(name: str, data: Path) -> LabelledSet:
     columns = float_columns(rows, ("hash", "adj", "ops", "n_nodes", "edges"))
     matrices, ops = unpack(table)
     graphs = [
-        cell_graph(op[1 : size - 1], np.argwhere(matrix).tolist())
+        cell_graph(op[1 : size - 1], [(int(a), int(b)) for a, b in np.argwhere(matrix)])
         for matrix, op, size in zip(matrices, ops.tolist(), (table[:, 0] + 2).tolist(), strict=True)
     ]
     return LabelledSet(

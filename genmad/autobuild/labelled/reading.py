@@ -64,7 +64,9 @@ def present_rows(path: Path) -> list[dict[str, Any]]:
 def number_columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, Floats]:
     """Every column of JSON rows that holds numbers, NaN where a row has none; truth values are not numbers."""
     names = dict.fromkeys(name for row in rows for name, value in row.items() if _is_number(value))
-    return {name: np.array([float(x) if _is_number(x := row.get(name)) else np.nan for row in rows]) for name in names}
+    return {
+        name: np.array([float(row[name]) if _is_number(row.get(name)) else np.nan for row in rows]) for name in names
+    }
 
 
 def lower_is_better(columns: Sequence[str]) -> frozenset[str]:

@@ -81,7 +81,9 @@ class AttentionEncoder(Encoder):
         dense = batch.dense()
         mask, allowed = dense.mask[..., None].float(), relations(dense)
         h_BVD = self.embed(dense.x) * mask
-        for before, attend, after, feed in self.layers:
+        for layer in self.layers:
+            assert isinstance(layer, nn.ModuleList)
+            before, attend, after, feed = layer
             h_BVD = h_BVD + attend(before(h_BVD), allowed)
             h_BVD = (h_BVD + feed(after(h_BVD), dense.adjacency)) * mask
         out: Tensor = self.mix(torch.cat([mean_at(h_BVD, sinks(dense)), h_BVD.sum(1)], -1))

@@ -34,6 +34,8 @@ class Encoder(nn.Module):
 class ChoiceEmbedding(nn.Module):
     """A vector per choice; the vectors of a node's categories are added."""
 
+    starts: Tensor
+
     def __init__(self, schema: FeatureSchema, width: int) -> None:
         super().__init__()
         self.table = nn.Embedding(sum(schema.sizes), width)

@@ -12,6 +12,7 @@ per architecture of experts, and predictions are averaged.
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -74,7 +75,7 @@ def cheap_task(name: str, graphs: Sequence[ArchGraph], columns: Sequence[Floats]
     if not table.size:
         raise ValueError(f"task {name}: no graph has all of its {len(columns)} columns, or all are constant")
     scores = np.stack([NormalScores.fit(column).score(column) for column in table.T], 1)
-    kept = tuple(graph for graph, has in zip(unique, known, strict=True) if has)
+    kept = tuple(graph for graph, has in zip(unique, np.asarray(known), strict=True) if has)
     return CheapTask(name=name, graphs=kept, values=(scores - scores.mean(0)) / scores.std(0))
 
 
@@ -109,6 +110,10 @@ class ManyHeads(Network):
         return Prediction(self.heads(self.encoder(batch)))
 
 
+def _many_heads(kind: str, schema: FeatureSchema, width: int, columns: int) -> ManyHeads:
+    return ManyHeads(ENCODERS[kind](schema, width), columns)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpertBank:
     """Experts as they are before any label is seen; make one with `pretrain`, use it for any number of fits.
@@ -135,7 +140,7 @@ def pretrain(
         experts = []
         for task, batch in zip(tasks, batches, strict=True):
             fitted = fit_network(
-                lambda kind=kind, task=task: ManyHeads(ENCODERS[kind](schema, width), task.values.shape[1]),
+                partial(_many_heads, kind, schema, width, task.values.shape[1]),
                 batch, task.values, at_most(MOST_PRETRAINING_STEPS, settings, len(task.graphs)),
                 seed=seed * 1009 + number,
             )  # fmt: skip
