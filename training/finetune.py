@@ -366,9 +366,8 @@ def _loader(stream: TuneStream, first: int, workers: int) -> Any:
 
 def _loss_config(config: TuneConfig) -> TrainConfig:
     """What `losses` reads of a training config."""
-    return TrainConfig(
-        corpus=CorpusConfig.model_validate({"held_out": ()}), steps=1, restore_weight=config.restore_weight
-    )
+    nothing = CorpusConfig.model_validate({"held_out": ()})
+    return TrainConfig(corpus=nothing, steps=1, restore_every=1, restore_weight=config.restore_weight)
 
 
 def described(config: TuneConfig, state: TuneState) -> dict[str, Any]:
