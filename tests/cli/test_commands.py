@@ -347,7 +347,9 @@ OPTIONS = {
     "check": {"--level", "--input", "--json"},
     "diff": {"--input", "--json"},
     "export": {"--output", "--no-weights", "--input", "--force", "--json"},
-    "eval": {"--quick", "--seed", "--n", "--model", "--corpus", "--data", "--space", "--picture", "--protocol", "--json"},
+    "eval": {
+        "--quick", "--seed", "--n", "--model", "--corpus", "--data", "--space", "--picture", "--protocol", "--json",
+    },
     "generate": {
         "--data", "--export", "--force", "--invert", "--json", "--labels", "--list", "--max-depth", "--max-macs",
         "--max-params", "--model", "--n", "--novel", "--ops", "--output", "--save-graphs", "--seed", "--space",
