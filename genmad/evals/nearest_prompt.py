@@ -38,8 +38,8 @@ class _Known:
 class NearestPrompt:
     """Remembers prompts and scripts drawn over graphs of training families, in phrasings of the training set.
 
-    Similarity is the cosine of word counts weighted by inverse document frequency. Of the `TRIED` most similar prompts
-    the first whose script runs on the graph is copied; a prompt that was to be refused is copied as a refusal.
+    Similarity is the cosine of word counts weighted by inverse document frequency. Where the most similar prompt was to
+    be refused, that is copied; else of the `TRIED` most similar ones the first whose script runs on the graph.
     """
 
     def __init__(self, graphs: Sequence[Graph], *, seed: int, examples: int = EXAMPLES) -> None:
@@ -54,12 +54,12 @@ class NearestPrompt:
         asked = self._weights(prompt)
         scored = ((sum(w * known.words.get(word, 0.0) for word, w in asked.items()), -i)
                   for i, known in enumerate(self._known))  # fmt: skip
-        for score, i in sorted(scored, reverse=True)[:TRIED]:
+        for rank, (score, i) in enumerate(sorted(scored, reverse=True)[:TRIED]):
             known = self._known[-i]
+            if known.script is None and rank == 0:
+                return (_nothing("refused", score, known.refusal),)
             if known.script is None:
-                return (
-                    Copied(status="refused", script=EditScript(), state=None, confidence=score, reason=known.refusal),
-                )
+                continue
             try:
                 state = known.script.run(graph, OPSET)
             except GraphError:

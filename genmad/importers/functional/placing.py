@@ -23,6 +23,11 @@ def setitem(e: Emitter, input: Any, index: Any, value: Any) -> Any:
     return _assign(e, input, _spans(items, e.type_of(input).rank), value)
 
 
+def copy(e: Emitter, input: Any, src: Any, **_: Any) -> Any:
+    """`x.copy_(src)` as a new tensor: the source in the type and shape of `x`."""
+    return expand_to(e, _as_tensor(e, src, str(e.type_of(input).dtype)), e.type_of(input).shape)
+
+
 def _as_slice(e: Emitter, item: Any) -> Any:
     """A constant row of evenly spaced positions, or a mask of such, as a slice; anything else as it is."""
     if not isinstance(item, T) or item.kind != "constant" or item.rank != 1:
@@ -196,6 +201,6 @@ def one_hot(e: Emitter, input: Any, num_classes: Any = -1) -> Any:
 
 
 PLACING: dict[str, Handler] = {
-    "setitem": setitem, "topk": topk, "scatter": _scatter("none"), "scatter_add": _scatter("add"),
+    "setitem": setitem, "copy_": copy, "topk": topk, "scatter": _scatter("none"), "scatter_add": _scatter("add"),
     "index_add": index_add, "masked_scatter": masked_scatter, "one_hot": one_hot,
 }  # fmt: skip
