@@ -39,7 +39,7 @@ class IntoParts(nn.Module):
 
 
 def test_what_is_written_into_a_part_is_in_the_whole() -> None:
-    """Guards a silent error: the parts were written, the whole stayed empty. What is copied is no foreign call either."""
+    """Guards a silent error: the parts were written, the whole stayed empty. Nor is what is copied a foreign call."""
     assert "TorchCall" not in ops(same(IntoParts(), 2, 5, 4))
 
 
