@@ -15,6 +15,12 @@ from genmad.ir import Diagnostic, GenmadError
 class MissingPackageError(GenmadError):
     """A predictor needs a package that is not installed."""
 
+    exit_code = 2
+
+    def __init__(self, diagnostic: Diagnostic) -> None:
+        self.diagnostic = diagnostic
+        super().__init__(str(diagnostic))
+
 
 class Boosting:
     """The mean of a few runs of histogram gradient boosting that differ in the features their splits may choose from.
@@ -74,5 +80,5 @@ def sklearn_ensemble(name: str) -> Any:
     except ImportError as error:
         raise MissingPackageError(
             Diagnostic(where=f"predictor with {name}", got="no scikit-learn", expected="it installed",
-                       fix="pip install scikit-learn")
+                       fix='pip install "genmad[predictors]"')
         ) from error  # fmt: skip

@@ -171,3 +171,16 @@ def test_a_blend_asks_for_as_many_settings_as_members() -> None:
 def test_predicting_before_fitting_is_an_error(name: str) -> None:
     with pytest.raises(RuntimeError, match="before fit"):
         make_predictor(name, MACRO_SCHEMA).predict([macro_graph("00000000")])
+
+
+def test_a_missing_package_is_a_usage_error_that_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards the exit code of an installation without extras: it was 1, which no table of codes lists."""
+    import sys
+
+    from genmad.autobuild.boosting import MissingPackageError, sklearn_ensemble
+
+    monkeypatch.setitem(sys.modules, "sklearn.ensemble", None)
+    with pytest.raises(MissingPackageError, match="no scikit-learn") as found:
+        sklearn_ensemble("RandomForestRegressor")
+    assert found.value.exit_code == 2
+    assert found.value.diagnostic.fix == 'pip install "genmad[predictors]"'
